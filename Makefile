@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make serve` and `make test`.
+.PHONY: help setup serve test check format lock bench clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+setup: .venv/.ready ## .venv/bin/charthouse and everything the tests need
+
+.venv/.ready: pyproject.toml tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "charthouse needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+serve: setup ## start the registry on localhost:5000 with data in ./charthouse-data (make serve ARGS='--port 5001')
+	@exec $(BIN)/charthouse serve --data ./charthouse-data $(ARGS)
+
+test: setup ## all tests (make test ARGS='-k mount')
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: setup ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup ## compile the pinned requirements anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --all-extras pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --all-extras --group dev -c requirements.txt pyproject.toml -o tests/requirements.txt
+
+clean: ## remove what make made (not the data)
+	rm -rf .venv dist build .mypy_cache .ruff_cache

@@ -1,0 +1,222 @@
+"""The command. What a subcommand needs is imported when it runs: `charthouse --version` waits for no web framework."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from charthouse import __version__
+from charthouse.errors import DatabaseError, RegistryError
+from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.settings import FIELDS, Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from charthouse.core import Registry
+
+T = TypeVar("T")
+
+command = typer.Typer(
+    name="charthouse",
+    help="A registry for Helm charts. `charthouse serve` starts one on localhost:5000.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """A fault that a person can mend is one line on standard error: exit 2 for settings, 1 for the registry's no."""
+    try:
+        command()
+    except (SettingsError, DatabaseError) as error:
+        fail(str(error), 2)
+    except RegistryError as error:
+        fail(error.message, 1)
+
+
+def fail(message: str, status: int) -> None:
+    sys.stderr.write(f"charthouse: {message}\n")
+    raise SystemExit(status)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"charthouse {__version__}")
+        raise typer.Exit
+
+
+@command.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _setting(name: str, *flags: str, **options: Any) -> Any:
+    """An option for a setting, explained by the setting itself."""
+    description = FIELDS[name].metadata["description"]
+    return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=description, show_default=False, **options)
+
+
+DataOption = Annotated[Path | None, _setting("data")]
+DatabaseOption = Annotated[str | None, _setting("database")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="CHARTHOUSE_CONFIG", help="TOML file with settings.", show_envvar=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@command.command()
+def serve(
+    host: Annotated[list[str] | None, _setting("host")] = None,
+    port: Annotated[str | None, _setting("port")] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    policy: Annotated[str | None, _setting("policy")] = None,
+    sparse_manifests: Annotated[bool | None, _setting("sparse_manifests", "--sparse-manifests")] = None,
+    workers: Annotated[str | None, _setting("workers")] = None,
+    open_to_everyone: Annotated[bool | None, _setting("open_to_everyone", "--open-to-everyone")] = None,
+    host_name: Annotated[list[str] | None, _setting("host_name")] = None,
+    inline_blobs: Annotated[str | None, _setting("inline_blobs")] = None,
+    upload_expiry: Annotated[str | None, _setting("upload_expiry")] = None,
+    pull_cache: Annotated[str | None, _setting("pull_cache")] = None,
+    blob_limit: Annotated[str | None, _setting("blob_limit")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Start the registry.
+
+    Examples:
+
+      charthouse serve
+
+      charthouse serve --port 5001 --data /srv/charts
+
+      charthouse serve --host 0.0.0.0 --open-to-everyone
+
+    Every flag is also a CHARTHOUSE_* variable (CHARTHOUSE_PORT=5001) and a key of the TOML file (port = 5001).
+    """
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    settings = load(flags, config)
+
+    from charthouse.server import serve as run
+
+    raise typer.Exit(run(settings))
+
+
+@command.command()
+def charts(
+    name: Annotated[str | None, typer.Argument(help="Only this repository, such as team-a/app.")] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the charts that are stored.
+
+    Examples:
+
+      charthouse charts
+
+      charthouse charts team-a/app --json
+    """
+    from charthouse import listing
+
+    repository = RepositoryName.parse(name) if name else None
+    found = _with_registry(_existing(data, database, config), lambda registry: registry.list_charts(repository))
+    listing.print_charts(found, as_json=as_json)
+
+
+@command.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="A chart, or one version of it: team-a/app:1.0.0.")],
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Delete a chart version, or a chart with all its versions. Helm has no command for it.
+
+    Examples:
+
+      charthouse delete team-a/app:1.0.0
+
+      charthouse delete team-a/app --yes
+    """
+    repository, reference = _parse_name(name)
+    settings = _existing(data, database, config)
+    if reference is not None:
+        _with_registry(settings, lambda registry: registry.delete_version(repository, reference))
+        typer.echo(f"deleted {repository}:{reference}")
+        return
+    if not yes and not typer.confirm(f"delete {repository} with all its versions?"):
+        raise typer.Exit(1)
+    count = _with_registry(settings, lambda registry: registry.delete_repository(repository))
+    typer.echo(f"deleted {repository}: {count} manifest{'' if count == 1 else 's'}")
+
+
+@command.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A version: team-a/app:1.0.0.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A repository, or a version of it: prod/app.")],
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy a chart version to another repository, with its signatures. The bytes are stored once.
+
+    Example:
+
+      charthouse copy team-a/app:1.0.0 prod/app
+    """
+    from charthouse import transfer
+    from charthouse.core import Caller
+
+    (from_repository, reference), (to_repository, to) = _parse_name(source), _parse_name(target)
+    if reference is None:
+        raise SettingsError(f"{source} names no version: write {source}:1.0.0")
+    digest = _with_registry(
+        _existing(data, database, config),
+        lambda registry: transfer.copy(registry, from_repository, reference, to_repository, to or reference, Caller()),
+    )
+    typer.echo(f"copied {source} to {to_repository}:{to or reference} ({digest})")
+
+
+def _parse_name(text: str) -> tuple[RepositoryName, Reference | None]:
+    """`NAME`, `NAME:VERSION` or `NAME@DIGEST`; a version's + is written _ in its tag."""
+    text = text.removeprefix("oci://")
+    name, at, digest = text.partition("@")
+    if at:
+        return RepositoryName.parse(name), Digest.parse(digest)
+    name, colon, version = text.partition(":")
+    return RepositoryName.parse(name), Tag.parse(version.replace("+", "_")) if colon else None
+
+
+def _existing(data: Path | None, database: str | None, config: Path | None) -> Settings:
+    settings = load({"data": data, "database": database}, config)
+    sys.stderr.write(f"data: {settings.data.absolute()}{' and PostgreSQL' if settings.database else ''}\n")
+    return settings
+
+
+def _with_registry(settings: Settings, work: Callable[["Registry"], Coroutine[Any, Any, T]]) -> T:
+    from charthouse.composition import open_existing
+
+    async def run() -> T:
+        registry = await open_existing(settings)
+        try:
+            return await work(registry)
+        finally:
+            await registry.close()
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

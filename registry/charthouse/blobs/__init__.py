@@ -1,0 +1,72 @@
+"""Blob stores: where the bytes of larger blobs are. A store is a file in this folder and a word in `open_store`.
+
+A blob's key is the store's own name for it, unique for each time it was written and kept in the database: a file is
+named in SQL after it is safe, and goes after SQL has forgotten it, so the two never meet.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from charthouse.names import Digest
+from charthouse.settings import Settings
+
+
+class UploadBusy(Exception):
+    """Another request is writing to the upload."""
+
+
+class UploadEnded(Exception):
+    """The upload was finished or cancelled."""
+
+
+class Upload(Protocol):
+    """One writer's hold on an upload. `offset` is the number of bytes it has."""
+
+    offset: int
+
+    async def write(self, piece: bytes) -> None: ...
+
+    async def digest(self, algorithm: str) -> Digest:
+        """Of all its bytes, those of earlier requests included."""
+
+    async def publish(self, digest: Digest) -> str:
+        """Makes the bytes a blob that survives a power cut, and ends the upload. Returns the blob's key."""
+
+    async def rewind(self, offset: int) -> None:
+        """Forgets what came after `offset`."""
+
+    async def discard(self) -> None:
+        """Ends the upload; a later request for it is UploadEnded."""
+
+    async def close(self) -> None:
+        """Lets go of it. What was written stays for the next request; where that is nothing, nothing stays."""
+
+
+class BlobStore(Protocol):
+    """What cannot be written because the disk is full raises StorageFull, any other failure of it OSError."""
+
+    async def open_upload(self, upload_id: str) -> Upload:
+        """The upload of that id, made when there is none. Raises UploadBusy, UploadEnded."""
+
+    async def upload_size(self, upload_id: str) -> int:
+        """Bytes received so far, 0 for an upload that has not begun. Raises UploadEnded."""
+
+    def read(self, key: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
+        """`length` bytes from `start` of a blob of `size` bytes, in pieces. Raises BlobDamaged for another size."""
+
+    async def delete(self, key: str) -> None:
+        """A key that is not there is no error."""
+
+    async def forget_uploads(self, older_than: float) -> int:
+        """Removes uploads begun before `older_than` (Unix seconds), as their ids say. Returns their number."""
+
+    async def check(self) -> None:
+        """Raises OSError when the store cannot be written, or has lost what it was told to keep (a failed fsync)."""
+
+    async def close(self) -> None: ...
+
+
+def open_store(settings: Settings, *, durable: bool = True) -> BlobStore:
+    from charthouse.blobs.filesystem import FilesystemStore
+
+    return FilesystemStore(settings.data, durable=durable)

@@ -1,0 +1,47 @@
+"""What a registry is made of, put together: the database and the blob store that the settings name.
+
+Apart from `app.py`, because the command line needs it without the web framework.
+"""
+
+import time
+
+from charthouse.blobs import open_store
+from charthouse.core import Clock, Registry
+from charthouse.database import Database, DatabaseError
+from charthouse.migrate import migrate_postgres, migrate_sqlite
+from charthouse.settings import DATABASE_NAME, Settings
+from charthouse.uploads import UploadIds, load_key
+
+
+async def open_registry(settings: Settings, *, clock: Clock = time.time, durable: bool = True) -> Registry:
+    """A registry over the settings' database and folder, both made and brought up to date.
+
+    `durable=False` leaves every fsync out. Raises DatabaseError, OSError.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    database = await _open_database(settings, durable=durable)
+    upload_ids = UploadIds(load_key(settings.data), settings.upload_expiry)
+    return Registry(settings, database, open_store(settings, durable=durable), upload_ids, clock)
+
+
+async def open_existing(settings: Settings) -> Registry:
+    """The registry whose data is there already. Raises DatabaseError when there is none: only a server makes one."""
+    if not (settings.data / "upload.key").exists():
+        raise DatabaseError(
+            f"there is no registry in {settings.data.absolute()}: name its folder with --data or CHARTHOUSE_DATA"
+            " (`charthouse serve` makes one)"
+        )
+    return await open_registry(settings)
+
+
+async def _open_database(settings: Settings, *, durable: bool) -> Database:
+    if settings.database:
+        from charthouse.database.postgres import PostgresDatabase  # an extra
+
+        await migrate_postgres(settings.database)
+        return PostgresDatabase(settings.database)
+    from charthouse.database.sqlite import SqliteDatabase
+
+    path = settings.data / DATABASE_NAME
+    migrate_sqlite(path)
+    return SqliteDatabase(path, durable=durable)

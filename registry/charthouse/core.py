@@ -1,0 +1,522 @@
+"""The registry: every operation, in the order of the specification's chapters. Read this first.
+
+HTTP, the command line and the test fixture stand on top of `Registry`; nothing else talks to the database or to the
+blob store. Names, digests and references come parsed. What an operation raises stands in its docstring, in the
+specification's words; every operation may raise DatabaseError or OSError when the registry itself fails.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from charthouse import queries
+from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
+from charthouse.database import Database
+from charthouse.errors import (
+    BlobTooLarge,
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestUnknown,
+    NameUnknown,
+    SizeInvalid,
+    Unsupported,
+)
+from charthouse.manifest import Descriptor, Manifest, parse
+from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
+from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
+from charthouse.settings import Settings
+from charthouse.uploads import UploadIds
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]  # Unix seconds, as time.time
+Pieces = AsyncIterator[bytes]
+
+HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
+REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
+MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
+CONFIG_LIMIT = 1024 * 1024  # bytes of a chart's config that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. The name is empty for whoever did not say."""
+
+    name: str = ""
+
+    def may_pull(self, repository: RepositoryName) -> bool:  # noqa: ARG002 - open: everybody may
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that a repository of that generation holds. `read(start, length)` gives its bytes in pieces."""
+
+    digest: Digest
+    size: int
+    read: Callable[[int, int], Pieces]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of a manifest: where it is, what it refers to, which tags name it now."""
+
+    digest: Digest
+    subject: Digest | None = None
+    tags: Sequence[Tag] = field(default=())
+
+
+class Registry:
+    def __init__(
+        self, settings: Settings, database: Database, store: BlobStore, upload_ids: UploadIds, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self._database = database
+        self._store = store
+        self._upload_ids = upload_ids
+        self._clock = clock
+
+    # --- pull ---------------------------------------------------------------------------------------------------------
+
+    async def get_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
+        """The exact bytes that were pushed. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
+        found = await self._database.read(queries.find_manifest, repository, reference)
+        if found is None:
+            await self._demand(repository)
+            raise ManifestUnknown(f"{repository} has no manifest {reference}")
+        return found
+
+    async def get_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
+        """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN."""
+        found = await self._database.read(queries.find_blob, repository, digest)
+        if found is None:
+            await self._demand(repository)
+            raise BlobUnknown(f"{repository} has no blob {digest}")
+        return Blob(digest, found.size, self._reader(found), found.generation)
+
+    def _reader(self, blob: StoredBlob) -> Callable[[int, int], Pieces]:
+        async def read(start: int, length: int) -> Pieces:
+            if blob.key is None:
+                yield (blob.content or b"")[start : start + length]
+            else:
+                async for piece in self._store.read(blob.key, blob.size, start, length):
+                    yield piece
+
+        return read
+
+    async def _demand(self, repository: RepositoryName) -> None:
+        if await self._database.read(queries.repository_id, repository) is None:
+            raise NameUnknown(f"there is no repository {repository}")
+
+    # --- push: blobs --------------------------------------------------------------------------------------------------
+
+    def start_upload(self, repository: RepositoryName, caller: Caller) -> str:
+        """The id of an upload that has received nothing yet. Nothing is kept of it."""
+        return self._upload_ids.new(repository, caller.name, self._clock())
+
+    async def upload_offset(self, repository: RepositoryName, upload_id: str, caller: Caller) -> int:
+        """Bytes received so far. Raises BLOB_UPLOAD_UNKNOWN."""
+        self._check_upload(repository, upload_id, caller)
+        try:
+            return await self._store.upload_size(upload_id)
+        except UploadEnded:
+            raise _ended() from None
+
+    async def append(
+        self, repository: RepositoryName, upload_id: str, caller: Caller, pieces: Pieces, chunk: tuple[int, int] | None
+    ) -> int:
+        """Adds a chunk; `chunk` is its first and last position where the client named them. Returns the bytes so far.
+
+        Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416 when it is out of order: the upload stays), SIZE_INVALID.
+        """
+        upload = await self._open_upload(repository, upload_id, caller)
+        try:
+            await self._receive(upload, pieces, chunk)
+            return upload.offset
+        finally:
+            await upload.close()
+
+    async def cancel_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> None:
+        """Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID."""
+        upload = await self._open_upload(repository, upload_id, caller)
+        try:
+            await upload.discard()
+        finally:
+            await upload.close()
+
+    async def finish_upload(
+        self,
+        repository: RepositoryName,
+        upload_id: str,
+        caller: Caller,
+        digest: Digest,
+        pieces: Pieces,
+        chunk: tuple[int, int] | None = None,
+    ) -> None:
+        """Adds the last bytes, if any, and makes the whole a blob of the repository.
+
+        Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416), SIZE_INVALID, and DIGEST_INVALID for other bytes.
+        """
+        if chunk is None and await self.upload_offset(repository, upload_id, caller) == 0:
+            head, complete = await _take(pieces, self.settings.inline_blobs)
+            if complete:
+                await self._push_inline(repository, digest, head)
+                return
+            pieces = _chain(head, pieces)
+        upload = await self._open_upload(repository, upload_id, caller)
+        try:
+            await self._finish(repository, upload, digest, pieces, chunk)
+        finally:
+            await upload.close()
+
+    async def push_blob(self, repository: RepositoryName, caller: Caller, digest: Digest, pieces: Pieces) -> None:
+        """A blob in one request. Raises DIGEST_INVALID, SIZE_INVALID."""
+        await self.finish_upload(repository, self.start_upload(repository, caller), caller, digest, pieces)
+
+    async def mount_blob(
+        self, repository: RepositoryName, digest: Digest, source: RepositoryName | None, caller: Caller
+    ) -> bool:
+        """Whether the blob is in the repository now, taken from `source` or from any that the caller may pull.
+
+        False says nothing of why: absent and forbidden are alike.
+        """
+        sources = [source] if source is not None else await self._database.read(queries.holders, digest, HOLDER_LIMIT)
+        readable = [name for name in map(RepositoryName, sources) if caller.may_pull(name)]
+        if not readable:
+            return False
+        return await self._database.write(_mount, repository, digest, readable, self._now())
+
+    async def _push_inline(self, repository: RepositoryName, digest: Digest, content: bytes) -> None:
+        _compare(Digest.of(content, digest.algorithm), digest)
+        blob = StoredBlob(digest, len(content), key=None, content=content)
+        await self._database.write(_name_blob, repository, blob, self._now())
+
+    async def _finish(
+        self, repository: RepositoryName, upload: Upload, digest: Digest, pieces: Pieces, chunk: tuple[int, int] | None
+    ) -> None:
+        before = upload.offset
+        try:
+            await self._receive(upload, pieces, chunk)
+        except ChunkOutOfOrder:
+            raise
+        except BaseException:
+            await upload.rewind(before)  # the bytes of a request that did not end well do not count
+            raise
+        try:
+            _compare(await upload.digest(digest.algorithm), digest)
+        except DigestInvalid:
+            await upload.rewind(0)
+            raise
+        await self._name_upload(repository, upload, digest, resumed=before > 0)
+
+    async def _name_upload(
+        self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool
+    ) -> None:
+        known = await self._database.read(queries.stored_blob, digest) is not None
+        if known and await self._database.write(_hold_blob, repository, digest, self._now()):
+            # What came in this one request may be sent again under the same id by a client that missed the answer.
+            await (upload.discard() if resumed else upload.rewind(0))
+            return
+        blob = StoredBlob(digest, upload.offset, key=await upload.publish(digest), content=None)
+        if not await self._database.write(_name_blob, repository, blob, self._now()) and blob.key:
+            await self._store.delete(blob.key)  # somebody named the same bytes meanwhile, and theirs are kept
+
+    async def _receive(self, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None) -> None:
+        if chunk and chunk[0] != upload.offset:
+            raise ChunkOutOfOrder(
+                f"the chunk begins at byte {chunk[0]:,}, but {upload.offset:,} bytes are here: continue there",
+                headers={"Range": f"0-{max(upload.offset - 1, 0)}"},
+            )
+        before = upload.offset
+        async for piece in pieces:
+            await upload.write(piece)
+            if upload.offset > self.settings.blob_limit:
+                await upload.rewind(before)
+                raise BlobTooLarge(f"the blob has more than {self.settings.blob_limit:,} bytes (setting blob_limit)")
+        if chunk and upload.offset != chunk[1] + 1:
+            received = upload.offset - before
+            await upload.rewind(before)
+            raise SizeInvalid(f"Content-Range says {chunk[0]}-{chunk[1]}, but the body has {received:,} bytes")
+
+    def _check_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> None:
+        self._upload_ids.check(upload_id, repository, caller.name, self._clock())
+
+    async def _open_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> Upload:
+        self._check_upload(repository, upload_id, caller)
+        try:
+            return await self._store.open_upload(upload_id)
+        except UploadBusy:
+            raise BlobUploadInvalid("another request is writing to this upload: wait for its answer") from None
+        except UploadEnded:
+            raise _ended() from None
+
+    # --- push: manifests ----------------------------------------------------------------------------------------------
+
+    async def push_manifest(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        body: bytes,
+        content_type: str,
+        caller: Caller,
+        tags: Sequence[Tag] = (),
+    ) -> Pushed:
+        """Keeps the manifest under its digest and makes its tags name it, in one transaction.
+
+        Raises MANIFEST_INVALID (413 when it is too large), DIGEST_INVALID when `reference` is a digest of other bytes,
+        MANIFEST_BLOB_UNKNOWN when it names what the repository does not hold.
+        """
+        manifest = parse(body, content_type)
+        if isinstance(reference, Tag):
+            digest, tags = Digest.of(body), (reference, *tags)
+        else:
+            digest = Digest.of(body, reference.algorithm)
+            _compare(digest, reference)
+        stored = StoredManifest(digest, manifest.media_type, len(body), body)
+        chart = await self._read_chart(repository, digest, manifest) if manifest.is_chart else None
+        push = _ManifestPush(repository, stored, manifest, chart, tuple(tags), caller.name, self._now())
+        await self._database.write(_put_manifest, push, sparse=self.settings.sparse_manifests)
+        return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
+
+    async def _read_chart(self, repository: RepositoryName, digest: Digest, manifest: Manifest) -> Chart | None:
+        """What a list of charts shows, from the chart's config; None for a config that is not here or says nothing."""
+        layers, config = manifest.chart_layers(), manifest.config
+        stored = await self._database.read(queries.find_blob, repository, config.digest) if config else None
+        if stored is None or not layers or stored.size > CONFIG_LIMIT:
+            return None
+        try:
+            metadata = json.loads(b"".join([piece async for piece in self._reader(stored)(0, stored.size)]))
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(metadata, dict):
+            return None
+        words = {key: value for key, value in metadata.items() if isinstance(value, str)}
+        return Chart(
+            repository=repository,
+            digest=digest,
+            name=words.get("name", ""),
+            version=words.get("version", ""),
+            app_version=words.get("appVersion", ""),
+            description=words.get("description", ""),
+            deprecated=metadata.get("deprecated") is True,
+            layer=layers[0].digest,
+            provenance=next((layer.digest for layer in manifest.provenance_layers()), None),
+            size=layers[0].size,
+            pushed_at=self._now(),
+        )
+
+    # --- discovery ----------------------------------------------------------------------------------------------------
+
+    async def list_tags(self, repository: RepositoryName, last: str, limit: int) -> tuple[list[str], bool]:
+        """At most `limit` tags after `last` in byte order, and whether there are more. Raises NAME_UNKNOWN."""
+        tags = await self._database.read(queries.list_tags, repository, last, limit + 1)
+        if tags is None:
+            raise NameUnknown(f"there is no repository {repository}")
+        return tags[:limit], len(tags) > limit
+
+    async def list_referrers(
+        self, repository: RepositoryName, subject: Digest, artifact_type: str | None, last: str, limit: int
+    ) -> tuple[list[Referrer], bool]:
+        """What refers to `subject`, after the digest `last`, and whether there is more; empty for what is not here."""
+        return await self._database.read(
+            queries.list_referrers, repository, subject, artifact_type, last, limit, REFERRERS_SIZE
+        )
+
+    async def list_repositories(self, last: str, limit: int) -> tuple[list[str], bool]:
+        """At most `limit` repositories after `last` in byte order, and whether there are more."""
+        names = await self._database.read(queries.list_repositories, last, limit + 1)
+        return names[:limit], len(names) > limit
+
+    async def list_charts(self, repository: RepositoryName | None = None) -> list[Chart]:
+        """All charts, or those of one repository. Raises NAME_UNKNOWN."""
+        if repository is not None:
+            await self._demand(repository)
+        return await self._database.scan(queries.list_charts, repository)
+
+    # --- management ---------------------------------------------------------------------------------------------------
+
+    async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
+        """A digest goes with all its tags; a tag goes alone. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
+        await self._database.write(_delete_manifest, repository, reference, self._now())
+
+    async def delete_version(self, repository: RepositoryName, reference: Reference) -> None:
+        """What a person means by deleting a version: the tag, and its manifest unless another tag names it.
+
+        Raises NAME_UNKNOWN, MANIFEST_UNKNOWN.
+        """
+        await self._database.write(_delete_version, repository, reference, self._now())
+
+    async def delete_repository(self, repository: RepositoryName) -> int:
+        """Everything that the repository holds. Returns the number of its manifests. Raises NAME_UNKNOWN."""
+        return await self._database.write(_delete_repository, repository, self._now())
+
+    async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
+        """Raises NAME_UNKNOWN, BLOB_UNKNOWN, and UNSUPPORTED while a manifest of the repository names the blob."""
+        await self._database.write(_delete_blob, repository, digest, self._now())
+
+    # --- the registry itself ------------------------------------------------------------------------------------------
+
+    def stamp(self) -> int | None:
+        """The same only while nothing was committed; None when that cannot be told without asking."""
+        return self._database.stamp()
+
+    async def generations(self, repositories: Collection[RepositoryName]) -> dict[str, int]:
+        """Raised in every transaction that changes what a repository answers. Without those that do not exist."""
+        return await self._database.read(queries.generations, repositories)
+
+    async def generation(self, repository: RepositoryName) -> int | None:
+        return (await self.generations([repository])).get(repository)
+
+    async def check(self) -> None:
+        """Raises whatever keeps the registry from answering."""
+        await self._database.read(queries.is_reachable)
+        await self._store.check()
+
+    async def forget_stale_uploads(self) -> int:
+        """Removes what unfinished uploads left, once they have expired. Returns their number."""
+        return await self._store.forget_uploads(self._clock() - self.settings.upload_expiry)
+
+    async def close(self) -> None:
+        await self._database.close()
+        await self._store.close()
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+# --- what happens inside a transaction --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _ManifestPush:
+    repository: RepositoryName
+    stored: StoredManifest
+    manifest: Manifest
+    chart: Chart | None
+    tags: tuple[Tag, ...]
+    by: str
+    now: int
+
+
+def _put_manifest(connection: Connection, push: _ManifestPush, *, sparse: bool) -> None:
+    repository_id = queries.change_repository(connection, push.repository, push.now)
+    if not sparse:
+        _demand_references(connection, repository_id, push)
+    digest = Digest(push.stored.digest)
+    if queries.manifest_media_type(connection, repository_id, digest) != push.stored.media_type:
+        annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
+        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
+    if push.chart:  # also where the manifest was here before its config
+        queries.put_chart(connection, repository_id, push.chart)
+    for tag in push.tags:
+        queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
+
+
+def _demand_references(connection: Connection, repository_id: int, push: _ManifestPush) -> None:
+    missing = queries.missing(connection, repository_id, push.manifest)
+    if missing:
+        lines = [f"{push.repository} does not hold {d.digest} ({_type(d)})" for d in missing[:MISSING_SHOWN]]
+        if len(missing) > MISSING_SHOWN:
+            lines.append(f"and {len(missing) - MISSING_SHOWN:,} more")
+        raise ManifestBlobUnknown("\n".join([*lines, "push what the manifest names before the manifest"]))
+
+
+def _type(descriptor: Descriptor) -> str:
+    return shown(descriptor.media_type) if descriptor.media_type else "no media type"
+
+
+def _name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> bool:
+    repository_id = queries.change_repository(connection, repository, now)
+    added = queries.add_blob(connection, blob, now)
+    queries.hold_blob(connection, repository_id, Digest(blob.digest), now)
+    return added
+
+
+def _hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
+    if queries.stored_blob(connection, digest) is None:
+        return False
+    queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
+    return True
+
+
+def _mount(
+    connection: Connection, repository: RepositoryName, digest: Digest, sources: Sequence[RepositoryName], now: int
+) -> bool:
+    if not any(queries.find_blob(connection, source, digest) for source in sources):
+        return False
+    return _hold_blob(connection, repository, digest, now)
+
+
+def _delete_manifest(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+    repository_id = _change_existing(connection, repository, now)
+    if isinstance(reference, Tag):
+        deleted = queries.delete_tag(connection, repository_id, reference)
+    else:
+        deleted = queries.delete_manifest(connection, repository_id, reference)
+    if not deleted:
+        raise ManifestUnknown(f"{repository} has no manifest {reference}")
+
+
+def _delete_version(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+    found = queries.find_manifest(connection, repository, reference)
+    if found is None:
+        _change_existing(connection, repository, now)
+        raise ManifestUnknown(f"{repository} has no version {reference}")
+    digest = Digest(found.digest)
+    alone = queries.tags_of(connection, repository, digest) == [reference]
+    _delete_manifest(connection, repository, digest if alone else reference, now)
+
+
+def _delete_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
+    return queries.empty_repository(connection, _change_existing(connection, repository, now))
+
+
+def _delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:
+    repository_id = _change_existing(connection, repository, now)
+    manifest = queries.named_by(connection, repository_id, digest)
+    if manifest:
+        raise Unsupported(f"blob {digest} is named by manifest {manifest}: delete that first")
+    if not queries.release_blob(connection, repository_id, digest):
+        raise BlobUnknown(f"{repository} has no blob {digest}")
+
+
+def _change_existing(connection: Connection, repository: RepositoryName, now: int) -> int:
+    if queries.repository_id(connection, repository) is None:
+        raise NameUnknown(f"there is no repository {repository}")
+    return queries.change_repository(connection, repository, now)
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def _compare(found: Digest, expected: Digest) -> None:
+    if found != expected:
+        raise DigestInvalid(f"the content has the digest {found}, not {expected}")
+
+
+def _ended() -> BlobUploadUnknown:
+    return BlobUploadUnknown("this upload is over, it was finished or cancelled: begin again with POST /blobs/uploads/")
+
+
+async def _take(pieces: Pieces, limit: int) -> tuple[bytes, bool]:
+    """The first bytes, at least `limit` + 1 where there are so many, and whether that is all."""
+    head = bytearray()
+    async for piece in pieces:
+        head += piece
+        if len(head) > limit:
+            return bytes(head), False
+    return bytes(head), True
+
+
+async def _chain(head: bytes, rest: Pieces) -> Pieces:
+    yield head
+    async for piece in rest:
+        yield piece

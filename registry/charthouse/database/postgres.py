@@ -1,0 +1,72 @@
+"""PostgreSQL: the same queries over asyncpg, any number of servers on one database."""
+
+import asyncio
+from typing import TypeVar
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from charthouse.database import P, Query, checked, full
+
+T = TypeVar("T")
+
+SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+DISK_FULL = "53100"
+ATTEMPTS = 10
+POOL_SIZE = 10
+
+
+class PostgresDatabase:
+    def __init__(self, url: str) -> None:
+        self._engine = engine(url)
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._writes: set[asyncio.Task[object]] = set()  # the loop itself holds tasks weakly
+
+    async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._snapshots.connect() as connection:
+            return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+
+    scan = read  # a connection of its own is all that it takes here
+
+    async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.ensure_future(self._write(query, *args, **kwargs))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._engine.begin() as connection:
+                    return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+            except DBAPIError as error:
+                if sqlstate(error) == DISK_FULL:
+                    raise full() from error
+                if attempt == ATTEMPTS or sqlstate(error) not in (SERIALIZATION_FAILURE, DEADLOCK):
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def check(self) -> None:
+        """Nothing here ends for good: a lost connection is replaced at the next use."""
+
+    def stamp(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        if self._writes:
+            await asyncio.wait(self._writes)
+        await self._engine.dispose()
+
+
+def engine(url: str) -> AsyncEngine:
+    """The door to asyncpg. Statements are prepared and kept for each connection of the pool."""
+    return create_async_engine(_with_driver(url), pool_pre_ping=True, pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
+
+
+def _with_driver(url: str) -> URL:
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -1,0 +1,326 @@
+"""SQLite: reads at once in the event loop, one writer at a time over all processes of the data folder."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from charthouse.database import DatabaseError, P, Query, checked, full
+from charthouse.locks import FileLock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH_LIMIT = 64  # writes that share one transaction and its fsync
+WAL_LIMIT = 4 * 1024 * 1024  # bytes of the write-ahead log at which it is copied into the database: 1,000 pages
+SCAN_THREADS = 2
+READ_TIMEOUT = 0.05  # seconds; a read in the event loop waits no longer for a lock
+SCAN_TIMEOUT = 5.0
+STEPS = 1000  # of SQLite's virtual machine between two looks at what a read may still take
+FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
+FIXED_WAL_RESET = (3, 51, 3)
+
+
+class SqliteDatabase:
+    """`path` is the file. `durable=False` leaves every fsync out, for registries that live as long as a test.
+
+    `step_limit` fails a `read` that takes more steps of SQLite's virtual machine: so a test finds an unbounded one.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True, step_limit: int | None = None) -> None:
+        self._path = path
+        self._reader = connect(path, read_only=True, timeout=READ_TIMEOUT)
+        self._reader_driver = driver(self._reader)
+        self._steps = 0
+        if step_limit is not None:
+            self._reader_driver.set_progress_handler(lambda: self._is_above(step_limit), STEPS)
+        self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="charthouse-scan")
+        self._writer = Writer(path, durable=durable)
+
+    def _is_above(self, limit: int) -> bool:
+        self._steps += STEPS
+        return self._steps > limit
+
+    async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._steps = 0
+        try:
+            return in_snapshot(self._reader, query, *args, **kwargs)
+        except OperationalError as error:
+            if not is_busy(error):
+                raise
+            return await self.scan(query, *args, **kwargs)
+
+    async def scan(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._scanners, lambda: self._scan(lambda c: query(c, *args, **kwargs)))
+
+    def _scan(self, query: Callable[[Connection], T]) -> T:
+        with connect(self._path, read_only=True, timeout=SCAN_TIMEOUT) as connection:
+            return in_snapshot(connection, query)
+
+    async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._writer.submit(lambda connection: query(connection, *args, **kwargs))
+
+    def stamp(self) -> int:
+        return int(self._reader_driver.execute("PRAGMA data_version").fetchone()[0])
+
+    def check(self) -> None:
+        if not self._writer.alive:
+            raise ended()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        """The writer last: so the last process to leave a folder leaves one file, without a write-ahead log."""
+        self._scanners.shutdown()
+        self._reader.close()
+        self._reader.engine.dispose()
+        self._writer.close()
+
+
+def connect(path: Path, *, read_only: bool = False, timeout: float = SCAN_TIMEOUT) -> Connection:
+    """A connection on which nothing begins or ends a transaction by itself, and that never checkpoints by itself."""
+
+    def create() -> sqlite3.Connection:
+        mode = "ro" if read_only else "rw"
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    engine = create_engine("sqlite://", creator=create, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return engine.connect()
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)  # noqa: S101 - tells the type checker what connect() made
+    return found
+
+
+def in_snapshot(connection: Connection, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Every statement of the query sees the same state of the database."""
+    raw = driver(connection)
+    raw.execute("BEGIN")
+    try:
+        return checked(query(connection, *args, **kwargs))
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+
+
+def error_code(error: BaseException) -> int:
+    """SQLite's extended result code; 0 for what is not SQLite's."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(original, "sqlite_errorcode", 0)
+
+
+def is_busy(error: BaseException) -> bool:
+    return error_code(error) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def writer_lock(path: Path) -> FileLock:
+    """Held by whoever writes to the database or checkpoints it: the server's processes, the command line, a migration.
+
+    Waiting for it is a wake-up by the kernel, not SQLite's polling, and two processes can never reset the WAL at once
+    (the bug fixed in SQLite 3.51.3).
+    """
+    return FileLock(path.with_name(path.name + ".lock"))
+
+
+def ended() -> DatabaseError:
+    return DatabaseError("the database's writer has ended: the log says why; start the registry again")
+
+
+class _TransactionLost(Exception):
+    """SQLite has ended the transaction by itself (full disk, I/O error): nothing of the batch counts."""
+
+
+@dataclass(slots=True)
+class _Write:
+    query: Callable[[Connection], Any]
+    future: "asyncio.Future[Any]"
+
+
+_Outcome = tuple[_Write, Any, BaseException | None]
+
+
+class Writer:
+    """One thread that takes what is waiting as one transaction: a savepoint each, one COMMIT, one fsync.
+
+    A future is resolved only after COMMIT returned. When the thread ends, whatever waits and whatever comes fails at
+    once. Belongs to the event loop in which it is made.
+    """
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lock = writer_lock(path)
+        self._connection = connect(path)
+        self._raw = driver(self._connection)
+        self._raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        self._raw.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the disk
+        self._raw.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")  # a WAL begun anew is cut to this
+        self._wal = path.with_name(path.name + "-wal")
+        self._held_up_at = 0
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="charthouse-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def submit(self, query: Callable[[Connection], T]) -> "asyncio.Future[T]":
+        write = _Write(query, self._loop.create_future())
+        self._waiting.put(write)
+        if self._ended.is_set():  # after the put: either the thread saw the write or it is failed here
+            self._fail_waiting()
+        return write.future
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._carry_out(batch)
+            with self._lock:  # SQLite checkpoints when the last connection of all processes is closed
+                self._connection.close()
+        except BaseException:
+            log.critical("the database's writer has ended, nothing can be written any more", exc_info=True)
+        finally:
+            self._ended.set()
+            self._fail_waiting()
+            with contextlib.suppress(Exception):
+                self._connection.close()
+            self._connection.engine.dispose()
+            self._lock.release()
+
+    def _next_batch(self) -> list[_Write]:
+        """Waits for a write and takes what else is there; empty when the writer is to end."""
+        first = self._waiting.get()
+        batch = [] if first is None else [first]
+        while batch and len(batch) < BATCH_LIMIT:
+            try:
+                write = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if write is None:
+                self._waiting.put(None)  # seen again once this batch is done
+                break
+            batch.append(write)
+        return batch
+
+    def _carry_out(self, batch: list[_Write]) -> None:
+        outcomes: list[_Outcome] = [(write, None, ended()) for write in batch]
+        try:
+            self._lock.acquire()
+            outcomes = self._together(batch)
+            self._checkpoint_when_due()
+        finally:
+            self._lock.unlock()
+            self._answer(outcomes)
+
+    def _together(self, batch: list[_Write]) -> list[_Outcome]:
+        try:
+            self._raw.execute("BEGIN IMMEDIATE")
+            outcomes = [self._one(write) for write in batch]
+            self._raw.execute("COMMIT")
+        except (sqlite3.Error, _TransactionLost) as failure:
+            error = failure.__cause__ or failure
+            if error_code(error) in FSYNC_FAILED:
+                raise  # the system may have dropped the pages, and the next fsync would succeed: nobody writes on
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
+            if len(batch) == 1:
+                return [(batch[0], None, _translated(error))]
+            return [outcome for write in batch for outcome in self._together([write])]
+        return outcomes
+
+    def _one(self, write: _Write) -> _Outcome:
+        self._raw.execute("SAVEPOINT one")
+        try:
+            value = checked(write.query(self._connection))
+        except Exception as error:  # whatever it is belongs to the caller of this write
+            if not self._raw.in_transaction:
+                raise _TransactionLost from error
+            self._raw.execute("ROLLBACK TO one")
+            self._raw.execute("RELEASE one")
+            return write, None, _translated(error)
+        self._raw.execute("RELEASE one")
+        return write, value, None
+
+    def _checkpoint_when_due(self) -> None:
+        """By the file's size, which all processes see: it falls to the limit when the WAL begins anew."""
+        size = self._wal.stat().st_size
+        if size <= WAL_LIMIT:
+            self._held_up_at = 0
+        elif size > self._held_up_at + WAL_LIMIT or not self._held_up_at:
+            _, pages, copied = self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._held_up_at = 0 if copied == pages else size  # by a long read: again when it has grown as much
+
+    def _answer(self, outcomes: Sequence[_Outcome]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+    def _fail_waiting(self) -> None:
+        while True:
+            try:
+                write = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if write is not None:
+                self._answer([(write, None, ended())])
+
+
+def _resolve(outcomes: Sequence[_Outcome]) -> None:
+    for write, value, error in outcomes:
+        if write.future.done():
+            continue  # its waiter was cancelled
+        if error is None:
+            write.future.set_result(value)
+        else:
+            write.future.set_exception(error)
+
+
+def _translated(error: BaseException) -> BaseException:
+    code = error_code(error)
+    if code & 0xFF == sqlite3.SQLITE_FULL:
+        found: BaseException = full()
+    elif code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
+        found = DatabaseError(f"the database could not be written: {error}")
+    else:
+        return error
+    found.__cause__ = error
+    return found
+
+
+def prepare(path: Path) -> None:
+    """Makes the file, readable by its owner alone, and its WAL. Once, before anyone opens it read-only."""
+    with contextlib.suppress(FileExistsError):
+        # Never a file that is there: closing it would drop the POSIX locks that SQLite holds on it in this process.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with writer_lock(path), connect(path) as connection:
+        driver(connection).execute("PRAGMA journal_mode=WAL").fetchall()

@@ -1,0 +1,294 @@
+"""HTTP/1.1 as it arrives: uvicorn's protocol with the limits that it lacks.
+
+What a proxy in front of us might read differently is refused here, on the raw request, before anything is decoded. The
+parser (llhttp, strict) refuses repeated, signed or contradicting Content-Length and Transfer-Encoding, bare line feeds,
+folded headers and bad chunks itself; `tests/test_serve.py` holds the corpus.
+Source: RFC 9112; Apache's mod_reqtimeout and LimitRequestFields for the numbers.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from charthouse.names import shown
+
+log = logging.getLogger(__name__)
+
+HEADER_BYTES = 32 * 1024  # of the request line and all headers; Helm sends 400, and 8 KiB of token at most
+HEADER_COUNT = 100  # Apache's default; Helm sends 6
+HEADER_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connection, to the end of its headers
+IDLE_TIMEOUT = 30.0  # seconds between an answer and the next request
+BODY_WINDOW = 20.0  # seconds over which a body's rate is taken
+BODY_RATE = 500  # bytes per second, at least
+UNREAD_TIMEOUT = 120.0  # seconds in which a client takes nothing of an answer; a slow line's buffers empty in bursts
+LINGER_TIMEOUT = 2.0  # seconds to go on reading after the last word: closed at once, the client could not read it
+LINGER_BYTES = 1024 * 1024  # likewise
+HINT_INTERVAL = 60.0  # seconds between two hints in the log
+
+TLS_HINT = (
+    "a client tried TLS, and this port speaks plain HTTP: add --plain-http to helm push, pull, install and upgrade"
+    " (and to oras; --insecure for crane, --tls disabled for regctl, --dest-tls-verify=false for skopeo)"
+)
+
+_TLS_HANDSHAKE = b"\x16"
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+# What one reader of a path takes for a separator, a step upwards or an end, and another one does not.
+_TRICK = re.compile(
+    rb"//|/\.\.?(?=/|$)|[\\;#\x00-\x20\x7f-\xff]|%(?:[01]|2[ef]|3b|5c|7f|(?![0-9a-f]{2}))", re.IGNORECASE
+)
+
+
+class State(ServerState):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hinted = float("-inf")  # when the hint was logged last, in the event loop's time
+
+
+class Refusal(Exception):
+    """Why a request does not reach the application."""
+
+    def __init__(self, status: HTTPStatus, message: str, code: str = "UNSUPPORTED") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+
+    def render(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        body = json.dumps({"errors": [{"code": self.code, "message": self.message}]}).encode()
+        lines = [
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}".encode(),
+            *(name + b": " + value for name, value in headers),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        ]
+        return b"\r\n".join([*lines, b"", body])
+
+
+class Reading(Enum):
+    """What is expected from the client."""
+
+    HEADERS = auto()
+    BODY = auto()
+    NOTHING = auto()  # it waits for its answer
+    NEXT = auto()
+    REST = auto()  # of a body that was answered before its end
+    END = auto()  # nothing more is read
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection. `since` is when `reading` began, in the event loop's time; `sweep` looks at it every second."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.reading = Reading.HEADERS
+        self.since = self.loop.time()
+        self.is_new = True  # nothing was asked yet
+        self.unanswered = 0  # requests that the application has, or that wait for it
+        self.received = 0  # bytes of the body in this window
+        self.unparsed = 0  # bytes since the parser last got somewhere
+        self.header_bytes = 0
+        self.unsent = 0  # bytes of answers that the client has not taken, at the last sweep
+        self.last_word: Refusal | None = None  # waits for the answers before it
+
+    # What arrives
+
+    def data_received(self, data: bytes) -> None:
+        if self.reading is Reading.END:
+            self._discard(len(data))
+            return
+        if self.is_new and data.startswith(_TLS_HANDSHAKE):
+            self._hint_at_plain_http()
+            return
+        self.unparsed += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._read(Reading.END)  # on_headers_complete has let the connection end with this request's answer
+        except httptools.HttpParserError as error:
+            self._refuse(_reason(error))
+        else:
+            if self.unparsed > HEADER_BYTES:
+                self._refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._read(Reading.HEADERS)
+        self.is_new = False
+        self.header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.header_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.header_bytes += len(name) + len(value) + len(b": \r\n")
+        if self.header_bytes > HEADER_BYTES or len(self.headers) >= HEADER_COUNT:
+            raise _too_large()
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._check_headers()
+        super().on_headers_complete()
+        self.unanswered += 1
+        if self.parser.should_upgrade():  # nobody here speaks anything else, and the parser reads no further
+            self.cycle.keep_alive = False
+        self.headers = []  # trailers come through on_header too, and are no headers of the request
+        self._read(Reading.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        self.received += len(body)
+        self.unparsed = 0
+        if self.reading is Reading.REST and self.received > LINGER_BYTES:
+            self.transport.close()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._read(Reading.NEXT if self.reading is Reading.REST else Reading.NOTHING)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, without a timer for each answer."""
+        self.server_state.total_requests += 1
+        self.unanswered -= 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.last_word:
+            self._say(self.last_word)
+        elif self.reading is Reading.NOTHING:
+            self._read(Reading.NEXT)
+        elif self.reading is Reading.BODY:
+            self._read(Reading.REST)
+
+    def _read(self, reading: Reading) -> None:
+        self.reading = reading
+        self.since = self.loop.time()
+        self.received = self.unparsed = 0
+
+    # What is refused
+
+    def _check_headers(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise _bad_request(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            raise _bad_request(f"a request has one Host header, this one has {len(hosts)}")
+        encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if encodings and (version == "1.0" or [value.lower() for value in encodings] != [b"chunked"]):
+            raise _bad_request("the only Transfer-Encoding that is understood is chunked, once and in HTTP/1.1")
+        if self.parser.should_upgrade() and (encodings or any(name == b"content-length" for name, _ in self.headers)):
+            raise _bad_request("a request that asks for an upgrade has no body here")
+        path = self.url.partition(b"?")[0]
+        if not path.startswith(b"/"):
+            path = _ABSOLUTE_FORM.sub(b"", path, count=1)
+        if trick := _TRICK.search(path):
+            found = shown(trick.group().decode("latin-1") or "%")
+            raise Refusal(HTTPStatus.BAD_REQUEST, f"the path holds {found}, which no address here does", "NAME_INVALID")
+
+    def _hint_at_plain_http(self) -> None:
+        """Helm 3.18 to 3.22 try TLS first and fall back when the answer begins with HTTP/."""
+        state, now = self.server_state, self.loop.time()
+        assert isinstance(state, State)  # noqa: S101 - server.py gives no other
+        if now - state.hinted >= HINT_INTERVAL:
+            state.hinted = now
+            log.warning(TLS_HINT)
+        self._say(_bad_request(TLS_HINT))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        client = self.client[0] if self.client else "somebody"
+        log.warning("refused what %s sent: %d %s", client, refusal.status, refusal.message)
+        if self.reading is Reading.REST:
+            self.transport.close()  # this request has its answer
+        elif not self.unanswered:
+            self._say(refusal)
+        elif self.reading is not Reading.BODY:
+            self.last_word = refusal  # after the answers to the requests before it
+            self._read(Reading.END)
+        elif self.unanswered > 1 or self.cycle.response_started:
+            self.transport.close()  # in the middle of an answer nothing else can be said
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._say(refusal)
+
+    def _say(self, refusal: Refusal) -> None:
+        self.last_word, self.unanswered = None, 0
+        self._read(Reading.END)
+        self.transport.write(refusal.render(self.server_state.default_headers))
+        self.transport.write_eof()
+
+    def shutdown(self) -> None:
+        if self.reading is Reading.END and not self.unanswered:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def _discard(self, size: int) -> None:
+        self.received += size
+        if self.received > LINGER_BYTES:
+            self.transport.close()
+
+    # What takes too long
+
+    def sweep(self, now: float) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self.unsent or self.flow.read_paused:  # the client takes what we send; or we are who is slow
+            self.unsent, self.since, self.received = unsent, now, 0
+        elif unsent:
+            if now - self.since > UNREAD_TIMEOUT:
+                self.transport.abort()
+        else:
+            self._check_time(now - self.since)
+
+    def _check_time(self, passed: float) -> None:
+        match self.reading:
+            case Reading.HEADERS if passed > HEADER_TIMEOUT:
+                self._give_up(f"the headers of a request come within {HEADER_TIMEOUT:g} seconds")
+            case Reading.BODY if passed > BODY_WINDOW and not self.cycle.waiting_for_100_continue:
+                if self.received < BODY_RATE * BODY_WINDOW:
+                    self._give_up(f"a body comes with at least {BODY_RATE} bytes per second")
+                else:
+                    self._read(Reading.BODY)
+            case Reading.NEXT if passed > IDLE_TIMEOUT:
+                self.transport.close()
+            case Reading.REST | Reading.END if passed > LINGER_TIMEOUT and not self.unanswered:
+                self.transport.close()
+
+    def _give_up(self, message: str) -> None:
+        if self.is_new:
+            self.transport.close()
+        else:
+            self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, message))
+
+
+def sweep(connections: set[Any], now: float) -> None:
+    for connection in list(connections):
+        connection.sweep(now)
+
+
+def _reason(error: httptools.HttpParserError) -> Refusal:
+    cause = error.__context__
+    return cause if isinstance(cause, Refusal) else _bad_request(f"this is not HTTP/1.1: {error}")
+
+
+def _bad_request(message: str) -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, message)
+
+
+def _too_large() -> Refusal:
+    return Refusal(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        f"a request has at most {HEADER_COUNT} headers and {HEADER_BYTES} bytes of them",
+    )

@@ -1,0 +1,53 @@
+"""How the command line prints what is stored: a table for a person, JSON for a program."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from charthouse.queries import Chart
+
+PIPE_WIDTH = 200  # columns, where no terminal says how many there are
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # CVE-2021-21303
+
+
+def print_charts(charts: Sequence[Chart], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(chart) for chart in charts], indent=2))  # noqa: T201 - what the command is for
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("repository", "version", "app version", "size", "pushed", "provenance"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "size" else "left")
+    table.add_column("description", no_wrap=True, overflow="ellipsis")
+    for chart in charts:
+        table.add_row(*map(_plain, _row(chart)))
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(table if charts else "no charts yet")
+
+
+def _row(chart: Chart) -> Sequence[str]:
+    version = (
+        ", ".join(tag.replace("_", "+") for tag in chart.tags) or f"{chart.version} (no tag, {chart.digest[:19]}…)"
+    )
+    return (
+        chart.repository,
+        version + (" deprecated" if chart.deprecated else ""),
+        chart.app_version,
+        f"{chart.size:,}",
+        datetime.fromtimestamp(chart.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        "yes" if chart.provenance else "",
+        chart.description,
+    )
+
+
+def _plain(text: str) -> str:
+    """Metadata is whatever somebody pushed: no control characters reach the terminal, and no markup rich."""
+    from rich.markup import escape
+
+    return escape(_CONTROL.sub("\ufffd", text))

@@ -1,0 +1,96 @@
+"""Advisory locks on files, between threads and between processes; the kernel lets go of them when a process ends."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class FileLock:
+    """Each object opens the file anew, so that two objects exclude each other within a process as well.
+
+    Windows has only exclusive locks: there a shared one excludes as well, and a held lock stays of its kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        self._held = False
+
+    def acquire(self, *, shared: bool = False, blocking: bool = True) -> bool:
+        """False when somebody else holds it and `blocking` is off. Acquiring a held lock again changes its kind."""
+        if sys.platform == "win32" and self._held:
+            return True
+        self._held = False
+        try:
+            self._held = _lock(self.fileno(), shared=shared, blocking=blocking)
+        finally:
+            if not self._held:
+                self.release()
+        return self._held
+
+    def unlock(self) -> None:
+        """Lets go and keeps the file open: for a lock that is taken often, and not to fail for want of descriptors."""
+        if self._descriptor is not None and self._held:
+            _unlock(self._descriptor)
+            self._held = False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._held = False
+
+    def fileno(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        return self._descriptor
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def server_lock(data: Path) -> FileLock:
+    """Held shared by every process of the server on this data folder."""
+    return FileLock(data / "serve.lock")
+
+
+if sys.platform == "win32":
+    import errno
+    import msvcrt
+
+    def _lock(descriptor: int, *, shared: bool, blocking: bool) -> bool:  # noqa: ARG001 - see FileLock
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK if blocking else msvcrt.LK_NBLCK, 1)
+            except OSError as error:
+                if not blocking:
+                    return False
+                if error.errno != errno.EDEADLOCK:  # LK_LOCK gives up after ten seconds; we do not
+                    raise
+            else:
+                return True
+
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, shared: bool, blocking: bool) -> bool:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, kind if blocking else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,0 +1,97 @@
+"""Brings a database to the schema of this program, under a lock: two that start together do not collide.
+
+Alembic is imported only where there is something to do.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+from charthouse.database import DatabaseError
+from charthouse.database import sqlite as sqlite_database
+from charthouse.tables import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ADVISORY_LOCK = 0x63686172  # any number that nobody else of this database uses: "char"
+
+
+def migrate_sqlite(path: Path) -> None:
+    """Raises DatabaseError when the database is newer than this program."""
+    sqlite_database.prepare(path)
+    with sqlite_database.connect(path) as connection:
+        if version(connection) == SCHEMA_VERSION:
+            return
+        with sqlite_database.writer_lock(path):
+            _upgrade_sqlite(connection)
+
+
+def _upgrade_sqlite(connection: Connection) -> None:
+    """One transaction; foreign keys are off before it begins, since a table made anew would empty its children."""
+    raw = sqlite_database.driver(connection)
+    raw.execute("PRAGMA foreign_keys=OFF")
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        upgrade(connection)
+        broken = raw.execute("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise DatabaseError(
+                f"the upgrade would leave {len(broken)} rows without the rows they belong to; nothing was changed"
+            )
+        raw.execute("COMMIT")
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raw.execute("PRAGMA foreign_keys=ON")
+
+
+async def migrate_postgres(url: str) -> None:
+    """Raises DatabaseError when the database is newer than this program."""
+    from charthouse.database import postgres
+
+    engine = postgres.engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+            await connection.run_sync(upgrade)
+    finally:
+        await engine.dispose()
+
+
+def version(connection: Connection) -> str | None:
+    """The schema's version, None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(connection: Connection) -> None:
+    """To the newest version, within the connection's transaction."""
+    found = version(connection)
+    if found == SCHEMA_VERSION:
+        return
+    if found is not None and found > SCHEMA_VERSION:
+        raise DatabaseError(
+            f"the database has schema {found} and this program knows up to {SCHEMA_VERSION}:"
+            " start the newer charthouse that wrote it"
+        )
+    from alembic import command
+
+    command.upgrade(configuration(connection), "head")
+
+
+def configuration(connection: Connection) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()))
+    config.attributes["connection"] = connection
+    return config
+
+
+def scripts() -> Path:
+    """The migrations: beside this file in a wheel, at the top of the repository in a checkout."""
+    beside = Path(__file__).parent / "migrations"
+    return beside if beside.is_dir() else Path(__file__).parents[2] / "migrations"

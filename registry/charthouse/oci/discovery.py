@@ -1,0 +1,73 @@
+"""Content discovery: tags, referrers, and the catalog that the specification reserves and Docker documents."""
+
+import json
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from charthouse.manifest import OCI_INDEX
+from charthouse.names import Digest, RepositoryName
+from charthouse.oci.call import Call
+from charthouse.oci.routing import Chapter
+from charthouse.queries import Referrer
+
+chapter = Chapter()
+
+
+@chapter.route("GET", "/{repository}/tags/list")  # end-8a, end-8b
+@chapter.route("HEAD", "/{repository}/tags/list")
+async def list_tags(call: Call, repository: RepositoryName) -> Response:
+    last, limit = call.page
+    tags, more = await call.registry.list_tags(repository, last, limit)
+    link = next_link(f"/v2/{repository}/tags/list", n=str(limit), last=tags[-1]) if more and tags else {}
+    return _json({"name": repository, "tags": tags}, headers=link)
+
+
+@chapter.route("GET", "/{repository}/referrers/{digest}")  # end-12a, end-12b
+@chapter.route("HEAD", "/{repository}/referrers/{digest}")
+async def list_referrers(call: Call, repository: RepositoryName, digest: Digest) -> Response:
+    artifact_type = call.parameter("artifactType")
+    last, limit = call.page
+    referrers, more = await call.registry.list_referrers(repository, digest, artifact_type, last, limit)
+    headers = {} if artifact_type is None else {"OCI-Filters-Applied": "artifactType"}
+    if more and referrers:
+        kept = {} if artifact_type is None else {"artifactType": artifact_type}
+        headers |= next_link(_referrers_path(repository, digest), n=str(limit), last=referrers[-1].digest, **kept)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(referrer) for referrer in referrers]}
+    return _json(index, media_type=OCI_INDEX, headers=headers)
+
+
+@chapter.route("GET", "/_catalog")
+@chapter.route("HEAD", "/_catalog")
+async def list_repositories(call: Call) -> Response:
+    last, limit = call.page
+    names, more = await call.registry.list_repositories(last, limit)
+    link = next_link("/v2/_catalog", n=str(limit), last=names[-1]) if more and names else {}
+    return _json({"repositories": names}, headers=link)
+
+
+def _referrers_path(repository: RepositoryName, digest: str) -> str:
+    return f"/v2/{repository}/referrers/{digest}"
+
+
+def _descriptor(referrer: Referrer) -> dict[str, object]:
+    descriptor: dict[str, object] = {
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": referrer.size,
+    }
+    if referrer.artifact_type:
+        descriptor["artifactType"] = referrer.artifact_type
+    if referrer.annotations != "{}":
+        descriptor["annotations"] = json.loads(referrer.annotations)
+    return descriptor
+
+
+def _json(document: dict[str, object], headers: dict[str, str], media_type: str = "application/json") -> Response:
+    return Response(json.dumps(document), media_type=media_type, headers=headers)
+
+
+def next_link(path: str, **parameters: str) -> dict[str, str]:
+    """A relative `Link`: newer clients refuse one that leads to another origin."""
+    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
+    return {"Link": f'<{path}?{text}>; rel="next"'}

@@ -1,0 +1,22 @@
+"""One renderer for every error of the API."""
+
+import json
+import logging
+
+from starlette.responses import Response
+
+from charthouse.errors import RegistryError
+
+log = logging.getLogger(__name__)
+
+SERVER_FAULT = 500
+
+
+def render(error: RegistryError) -> Response:
+    if error.status >= SERVER_FAULT:
+        log.critical("%s", error.message)
+    entry = {"code": error.code, "message": error.message}
+    if error.detail:
+        entry["detail"] = error.detail
+    # ASCII, because a name in a message may hold what UTF-8 cannot write.
+    return Response(json.dumps({"errors": [entry]}), error.status, error.headers, media_type="application/json")

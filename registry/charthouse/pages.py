@@ -1,0 +1,56 @@
+"""What answers beside the API: probes, and one small page for whoever opens the registry in a browser."""
+
+import html
+import logging
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from charthouse import __version__
+from charthouse.core import Registry
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+_PAGE = """<!doctype html>
+<meta charset="utf-8"><title>Charthouse</title>
+<style>body {{ font: 1rem/1.5 system-ui; max-width: 45rem; margin: 3rem auto; padding: 0 1rem }}
+pre {{ background: #f2f2f2; padding: 1rem; overflow-x: auto }}</style>
+<h1>Charthouse</h1>
+<p>A registry for Helm charts, version {version}. This is its address for clients:</p>
+<pre>helm push mychart-1.0.0.tgz oci://{host}{flag}
+helm install myrelease oci://{host}/mychart --version 1.0.0{flag}</pre>
+"""
+
+
+@router.get("/healthz")
+async def alive() -> Response:
+    return PlainTextResponse("alive\n")
+
+
+@router.get("/readyz")
+async def ready(request: Request) -> Response:
+    """The database and the blob store answer."""
+    registry: Registry = request.app.state.registry
+    try:
+        await registry.check()
+    except Exception:
+        log.exception("not ready")
+        return PlainTextResponse("not ready: see the log\n", status_code=503)
+    return PlainTextResponse("ready\n")
+
+
+@router.get("/")
+async def front(request: Request) -> Response:
+    host = html.escape(request.headers.get("host", "localhost"))
+    flag = " --plain-http" if request.url.scheme == "http" else ""
+    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    return HTMLResponse(_PAGE.format(version=__version__, host=host, flag=flag), headers=headers)
+
+
+@router.get("/index.yaml")
+async def index(request: Request) -> Response:
+    host = request.headers.get("host", "localhost")
+    line = f"this is an OCI registry, no classic repository: helm pull oci://{host}/<chart> needs no helm repo add"
+    log.warning("GET /index.yaml: %s", line)
+    return PlainTextResponse(line + "\n", status_code=404)

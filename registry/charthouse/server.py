@@ -1,0 +1,143 @@
+"""`charthouse serve`: what has to be right before it starts, and what it says then."""
+
+import errno
+import functools
+import os
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from starlette.applications import Starlette
+
+from charthouse import __version__
+from charthouse.addresses import bind, url_of
+from charthouse.errors import DatabaseError
+from charthouse.locks import FileLock, server_lock
+from charthouse.processes import Build, Workers, serve_here
+from charthouse.request_log import LineWriter, start_logging
+from charthouse.settings import Settings, SettingsError
+
+LOCK_PATIENCE = 1.0  # seconds that the workers of a server that was killed may take to end
+
+
+def build_app(settings: Settings) -> Starlette:
+    from charthouse.app import create_app  # the parent of several workers does without the web framework
+
+    return create_app(settings)
+
+
+def serve(settings: Settings, build: Build = build_app) -> int:
+    """Serves until SIGTERM or Ctrl+C. Returns the exit status."""
+    lines = LineWriter(sys.stderr)
+    start_logging(lines, time.time)
+    try:
+        with ExitStack() as held:
+            _refuse_strangers(settings)
+            _make_data_folder(settings.data)
+            held.callback(_lock(settings.data).release)
+            sockets = [held.enter_context(bound) for bound in bind(settings)]
+            announce = functools.partial(_announce, settings, sockets)
+            if settings.workers == 1:
+                return serve_here(settings, build, sockets, lines, announce)
+            return Workers(settings, build, sockets, announce).run()
+    except (SettingsError, DatabaseError) as error:
+        sys.stderr.write(f"charthouse: {error}\n")
+        return 2
+    finally:
+        lines.flush()
+
+
+def _refuse_strangers(settings: Settings) -> None:
+    if not settings.on_loopback and not settings.open_to_everyone:
+        raise SettingsError(
+            f"--host {','.join(settings.host)} can be reached from other machines, and there are no users yet: give"
+            " --open-to-everyone to let anyone push, or leave --host at 127.0.0.1 and ::1"
+        )
+
+
+def _make_data_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(data, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SettingsError(_cannot_write(data, error)) from None
+
+
+def _cannot_write(data: Path, error: OSError) -> str:
+    what = "it is a file, not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    message = f"cannot write to the data folder {data.absolute()}: {what}"
+    if hasattr(os, "getuid"):
+        user = os.getuid()
+        message += f"; this process is user {user}: sudo chown -R {user} {data.absolute()}"
+    return f"{message}, or name another folder with --data or CHARTHOUSE_DATA"
+
+
+def _lock(data: Path) -> FileLock:
+    """Shared, so that the workers can hold it too, and held by nobody else when this server started."""
+    lock = server_lock(data)
+    give_up = time.monotonic() + LOCK_PATIENCE
+    try:
+        # Between exclusive and shared a lock is free for a moment: servers that start together take turns.
+        with FileLock(data / "start.lock"):
+            while not lock.acquire(blocking=False):
+                if time.monotonic() > give_up:
+                    raise SettingsError(
+                        f"another server runs on the data folder {data.absolute()}: stop it, or name another folder"
+                        " with --data or CHARTHOUSE_DATA"
+                    )
+                time.sleep(LOCK_PATIENCE / 20)
+            lock.acquire(shared=True)
+    except OSError as error:
+        raise SettingsError(_cannot_write(data, error)) from None
+    return lock
+
+
+def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
+    urls = [url_of(bound) for bound in sockets]
+    loopback = [url for url in urls if urlsplit(url).hostname in ("127.0.0.1", "::1")]
+    sys.stdout.write(f"listening on {(loopback or urls)[0]}\n")
+    sys.stdout.flush()
+    _print_banner(_banner(settings, urls, urlsplit((loopback or urls)[0])))
+
+
+def _banner(settings: Settings, urls: list[str], url: SplitResult) -> list[tuple[str, str]]:
+    host = f"localhost:{url.port}" if url.hostname in ("127.0.0.1", "::1") else url.netloc
+    return [
+        ("address", ", ".join(urls)),
+        ("data", f"{settings.data.absolute()}{_database(settings)}"),
+        (
+            "who may push",
+            "anyone on this machine" if settings.on_loopback else "anyone who reaches it: there are no users",
+        ),
+        ("policy", {"oci": "oci: anything", "charts": "charts: charts and what belongs to them"}[settings.policy]),
+        ("push", f"helm push mychart-1.0.0.tgz oci://{host} --plain-http"),
+        ("install", f"helm install myrelease oci://{host}/mychart --version 1.0.0 --plain-http"),
+    ]
+
+
+def _database(settings: Settings) -> str:
+    """Without the URL's user and password."""
+    if not settings.database:
+        return " (SQLite)"
+    url = urlsplit(settings.database)
+    return f" (blobs), PostgreSQL {url.hostname or 'locally'}{url.path}"
+
+
+def _print_banner(entries: list[tuple[str, str]]) -> None:
+    title = f"Charthouse {__version__}"
+    if not sys.stderr.isatty():
+        sys.stderr.write("\n".join([title, *(f"  {name + ':':<14}{text}" for name, text in entries), ""]))
+        sys.stderr.flush()
+        return
+    from rich.console import Console  # 50 ms that only a person at a terminal pays
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title, "bold"), title_justify="left", show_header=False, box=None)
+    for name, text in entries:
+        table.add_row(Text(name, "dim"), Text(text, "cyan" if text.startswith("helm ") else "", overflow="fold"))
+    Console(stderr=True, soft_wrap=True).print(table)

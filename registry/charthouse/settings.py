@@ -1,0 +1,193 @@
+"""What can be set, by flag, by `CHARTHOUSE_*` variable or in a TOML file, in that order of precedence.
+
+A field's description is its line in `--help` and in docs/configuration.md; a test demands both. Plain Python, because
+every call of the command line imports this.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PREFIX = "CHARTHOUSE_"
+DATABASE_NAME = "charthouse.db"
+FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
+
+# What Kubernetes puts into every container of a namespace that has a Service called charthouse or charthouse-<any>.
+_FROM_KUBERNETES = re.compile(r"CHARTHOUSE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+class SettingsError(Exception):
+    """One line that names the setting, its value and where it came from."""
+
+
+Parse = Callable[[Any], Any]  # the value, from a flag, a variable or TOML; raises ValueError with what to give
+
+
+def whole(smallest: int, largest: int) -> Parse:
+    def parse(value: object) -> int:
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = smallest - 1
+        if not smallest <= number <= largest:
+            raise ValueError(f"give a whole number from {smallest} to {largest}")
+        return number
+
+    return parse
+
+
+def one_of(*choices: str) -> Parse:
+    def parse(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"give {' or '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+def switch(value: object) -> bool:
+    word = str(value).lower()
+    if word not in _TRUE + _FALSE:
+        raise ValueError("give true or false")
+    return word in _TRUE
+
+
+def words(value: object) -> tuple[str, ...]:
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(word, str) for word in found):
+        raise ValueError("give words separated by commas")
+    return tuple(part.strip() for word in found for part in word.split(",") if part.strip())
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    found = words(value)
+    if not found:
+        raise ValueError("name at least one address, such as 127.0.0.1 or 0.0.0.0")
+    for address in found:
+        if address != "localhost":
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ValueError(f"{address!r} is no address: use 127.0.0.1, ::1, 0.0.0.0, :: or localhost") from None
+    return found
+
+
+def database_url(value: object) -> str:
+    url = str(value)
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("give a URL that begins with postgresql://, or nothing for SQLite in the data folder")
+    return url
+
+
+def setting(default: Any, parse: Parse, description: str) -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "description": description})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the registry was started with."""
+
+    host: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"), addresses, "Addresses to listen on, separated by commas or given several times."
+    )
+    port: int = setting(5000, whole(0, 65535), "Port to listen on; 0 picks a free one.")
+    host_name: tuple[str, ...] = setting(
+        (), words, "Further names by which clients on this machine may address a registry on loopback."
+    )
+    data: Path = setting(  # noqa: RUF009 - a Path is as immutable as the others
+        Path("charthouse-data"), Path, "Folder of the blobs and, with SQLite, of the metadata."
+    )
+    database: str = setting(
+        "", database_url, "URL of a PostgreSQL database (postgresql://user:password@host/name) in place of SQLite."
+    )
+    policy: str = setting(
+        "oci", one_of("charts", "oci"), "What may be pushed: charts and what belongs to them, or oci: anything."
+    )
+    sparse_manifests: bool = setting(
+        default=False, parse=switch, description="Accept manifests whose blobs or children are not here."
+    )
+    workers: int = setting(1, whole(1, 64), "Processes that answer requests.")
+    open_to_everyone: bool = setting(
+        default=False, parse=switch, description="Serve other addresses than loopback without users: anyone may push."
+    )
+    inline_blobs: int = setting(
+        4096, whole(0, 1024 * 1024), "Blobs of at most this many bytes are kept in the database."
+    )
+    upload_expiry: int = setting(
+        24 * 3600, whole(60, 30 * 24 * 3600), "Seconds after which an unfinished upload is forgotten."
+    )
+    pull_cache: int = setting(
+        64 * 1024 * 1024,
+        whole(0, 2**40),
+        "Bytes of manifests and small blobs that each worker keeps in memory.",
+    )
+    blob_limit: int = setting(10 * 1024**3, whole(1024, 2**63 - 1), "Bytes that a blob may have at most.")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nothing but this machine can reach the registry."""
+        return all(address == "localhost" or ipaddress.ip_address(address).is_loopback for address in self.host)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags (None is not given), then `CHARTHOUSE_*`, then the TOML file. Raises SettingsError."""
+    values: dict[str, Any] = {}
+    for origin, found in (
+        (f"in {config}", _from_file(config)),
+        (FROM_ENVIRONMENT, _from_environment(os.environ if environ is None else environ)),
+        (FROM_FLAGS, {name: value for name, value in flags.items() if value is not None}),
+    ):
+        for name, value in found.items():
+            values[name] = _parse(name, value, origin)
+    return Settings(**values)
+
+
+def _parse(name: str, value: object, origin: str) -> object:
+    if name not in FIELDS:
+        raise SettingsError(f"unknown setting {_spelled(name, origin)} {origin}; there are {', '.join(FIELDS)}")
+    try:
+        return FIELDS[name].metadata["parse"](value)
+    except (ValueError, TypeError) as error:
+        shown = "…" if name == "database" else repr(value)  # it may hold a password
+        raise SettingsError(f"{_spelled(name, origin)} {origin} is {shown}: {error}") from None
+
+
+def _spelled(name: str, origin: str) -> str:
+    """The name as it is written at the place it came from."""
+    if origin == FROM_ENVIRONMENT:
+        return PREFIX + name.upper()
+    return "--" + name.replace("_", "-") if origin == FROM_FLAGS else name
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name != PREFIX + "CONFIG" and not _is_from_kubernetes(name, value)
+    }
+
+
+def _is_from_kubernetes(name: str, value: str) -> bool:
+    return bool(_FROM_KUBERNETES.fullmatch(name) or (name.endswith("PORT") and _SERVICE_URL.match(value)))
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the configuration file {config} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{config} is not valid TOML: {error}") from None

@@ -1,0 +1,125 @@
+"""The tables. A change here comes with a migration in `migrations/versions/`; a test compares the two.
+
+Text that is compared or sorted has byte order on both databases. Times are Unix milliseconds, sizes are bytes.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = "0001"  # the newest migration; a test demands it
+
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
+
+metadata = MetaData()
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Key, nullable=False, unique=True),
+    # Raised in every transaction that changes what this repository answers; what a cache keeps is good while it holds.
+    Column("generation", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Bytes are stored once, whatever number of repositories hold them: as a row here or under `key` in the blob store.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", Key, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("key", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("content", LargeBinary),
+)
+
+# Which repository holds which blob. Nothing is served, counted or mounted without its row.
+repository_blobs = Table(
+    "repository_blobs",
+    metadata,
+    Column("repository_id", Id, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Key, ForeignKey("blobs.digest"), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Index("repository_blobs_by_digest", "digest", "repository_id"),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("repository_id", Id, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Key, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("artifact_type", Text, nullable=False),  # as in a list of referrers: its own, else its config's media type
+    Column("subject", Key),
+    Column("pushed_at", BigInteger, nullable=False),
+    Column("pushed_by", Text, nullable=False),
+    Column("annotations_size", BigInteger, nullable=False),
+    Column(
+        "annotations", Text, nullable=False
+    ),  # JSON in ASCII, so that NUL and lone surrogates survive both databases
+    Column(
+        "content", LargeBinary, nullable=False
+    ),  # the exact bytes, last: a listing does not read past the columns before
+    Index("manifests_by_subject", "repository_id", "subject", "digest"),
+)
+
+# What a manifest names: its config and layers, or its children, in the order of the manifest.
+manifest_references = Table(
+    "manifest_references",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("manifest", Key, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),  # config, layer or manifest
+    Column("digest", Key, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+    Index("manifest_references_by_digest", "repository_id", "digest"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("name", Key, primary_key=True),
+    Column("digest", Key, nullable=False),
+    Column("pushed_at", BigInteger, nullable=False),
+    Column("pushed_by", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "digest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+    Index("tags_by_digest", "repository_id", "digest"),
+)
+
+charts = Table(
+    "charts",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("manifest", Key, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("app_version", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("deprecated", Boolean, nullable=False),
+    Column("layer", Key, nullable=False),
+    Column("provenance", Key),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+)

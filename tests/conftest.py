@@ -1,0 +1,105 @@
+"""The same tests on both databases: whatever asks for `database_url` runs on SQLite and on PostgreSQL."""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from charthouse.app import create_app
+from charthouse.composition import open_registry
+from charthouse.core import Registry
+from charthouse.settings import Settings, load
+from support import postgres
+
+DATABASES = ("sqlite", "postgres")
+_names = itertools.count()
+
+
+class Clock:
+    """Time that a test moves. Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASES)
+async def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database: "" for SQLite in the data folder, else a PostgreSQL URL."""
+    if request.param == "sqlite":
+        return ""
+    server: str = request.getfixturevalue("postgres_server")
+    name = f"test_{os.getpid()}_{next(_names)}"
+    connection = await asyncpg.connect(server.format(name="postgres"))
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    finally:
+        await connection.close()
+    return server.format(name=name)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
+    """Settings as from the command line, over the test's own folder and database."""
+    return lambda **flags: load({"data": tmp_path / "data", "database": database_url, **flags}, environ={})
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def registry(settings: Settings, clock: Clock) -> AsyncIterator[Registry]:
+    registry = await open_registry(settings, clock=clock, durable=False)
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+async def app(settings: Settings, clock: Clock) -> AsyncIterator[FastAPI]:
+    app = create_app(settings, clock=clock, durable=False)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Requests that go straight into the application."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5000") as client:
+        yield client
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many tests ran on each database; a run of everything must have the same number on both."""
+    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    counts = Counter(
+        name for report in reports for name in DATABASES if f"[{name}" in report.nodeid or f"-{name}" in report.nodeid
+    )
+    terminalreporter.write_line("tests on " + ", ".join(f"{name}: {counts[name]}" for name in DATABASES))

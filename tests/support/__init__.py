@@ -1,0 +1,1 @@
+"""What tests share: a PostgreSQL, real clients, charts."""
