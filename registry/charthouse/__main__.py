@@ -127,6 +127,7 @@ def charts(
 
       charthouse charts team-a/app --json
     """
+
     from charthouse import listing
 
     repository = RepositoryName.parse(name) if name else None
@@ -187,6 +188,82 @@ def copy(
         lambda registry: transfer.copy(registry, from_repository, reference, to_repository, to or reference, Caller()),
     )
     typer.echo(f"copied {source} to {to_repository}:{to or reference} ({digest})")
+
+
+@command.command()
+def push(
+    paths: Annotated[list[Path], typer.Argument(help="Charts (.tgz), or folders with charts, such as ChartMuseum's.")],
+    to: Annotated[str, typer.Option("--to", help="Namespace to push to: --to team-a.")] = "",
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Push charts from files, with the .prov beside each, as helm push would.
+
+    Examples:
+
+      charthouse push mychart-1.0.0.tgz --to team-a
+
+      charthouse push /srv/chartmuseum
+    """
+    from charthouse import listing, transfer
+    from charthouse.core import Caller
+
+    try:
+        files = transfer.find_archives(paths, to)
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from None
+    settings = _existing(data, database, config)
+
+    async def run(registry: "Registry") -> int:
+        refused = 0
+        with listing.progress(len(files)) as advance:
+            async for file, name, error in transfer.push_files(registry, files, Caller()):
+                refused += error is not None
+                advance(f"refused {file.path}\n{error.message}" if error else f"pushed {name}")
+        return refused
+
+    refused = _with_registry(settings, run)
+    typer.echo(f"{len(files) - refused} pushed, {refused} refused")
+    raise typer.Exit(1 if refused else 0)
+
+
+@command.command()
+def bench(
+    urls: Annotated[list[str], typer.Argument(metavar="[NAME=]URL...", help="Registries: zot=http://127.0.0.1:5001.")],
+    seconds: Annotated[float, typer.Option(help="Of load in each phase.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all registries, one after the other.")] = 5,
+    connections: Annotated[int, typer.Option(min=1, help="At the same time.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="That make the load.")] = 2,
+    versions: Annotated[str, typer.Option(help="In one repository, to see how the cost grows.")] = "10,2000,10000",
+    repositories: Annotated[int, typer.Option(min=1, help="Likewise.")] = 10_000,
+    only: Annotated[str, typer.Option(help="Some of the work: pulls,pushes,…; an unknown word lists all.")] = "",
+    data: Annotated[list[Path] | None, typer.Option(help="A registry's folder, in the URLs' order.")] = None,
+    history: Annotated[Path | None, typer.Option("--json", help="Append a line with the figures.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw rate against versions.")] = None,
+    wrk: Annotated[bool, typer.Option("--wrk", help="Measure single requests with wrk too.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute in all: shows that it runs, not how fast.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete what was pushed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Load registries on other machines too.")] = False,
+) -> None:
+    """Measure registries side by side, with pushes and pulls as Helm does them.
+
+    All is written under a name of its own, charthouse-bench-…, and deleted at the end.
+
+    Examples:
+
+      charthouse bench http://127.0.0.1:5000
+
+      charthouse bench ours=http://127.0.0.1:5000 zot=http://127.0.0.1:5001 --only pulls,pushes --rounds 3
+    """
+    from charthouse import bench
+
+    sizes = bench.Sizes(seconds, connections, bench.numbers("--versions", versions), repositories, use_wrk=wrk)
+    words = tuple(only.split(",")) if only else bench.WORDS
+    options = bench.Options(
+        urls, sizes, rounds, processes, words, data or (), history=history, svg=svg, keep=keep, elsewhere=yes
+    )
+    bench.run(bench.quick(options) if quick else options)
 
 
 def _parse_name(text: str) -> tuple[RepositoryName, Reference | None]:

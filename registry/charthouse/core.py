@@ -10,9 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection
-
-from charthouse import queries
+from charthouse import queries, transactions
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
@@ -22,14 +20,12 @@ from charthouse.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
-    ManifestBlobUnknown,
     ManifestUnknown,
     NameUnknown,
     SizeInvalid,
-    Unsupported,
 )
-from charthouse.manifest import Descriptor, Manifest, parse
-from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
+from charthouse.manifest import Manifest, parse
+from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
 from charthouse.settings import Settings
 from charthouse.uploads import UploadIds
@@ -41,7 +37,6 @@ Pieces = AsyncIterator[bytes]
 
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
-MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
 CONFIG_LIMIT = 1024 * 1024  # bytes of a chart's config that are read
 
 
@@ -192,12 +187,12 @@ class Registry:
         readable = [name for name in map(RepositoryName, sources) if caller.may_pull(name)]
         if not readable:
             return False
-        return await self._database.write(_mount, repository, digest, readable, self._now())
+        return await self._database.write(transactions.mount, repository, digest, readable, self._now())
 
     async def _push_inline(self, repository: RepositoryName, digest: Digest, content: bytes) -> None:
         _compare(Digest.of(content, digest.algorithm), digest)
         blob = StoredBlob(digest, len(content), key=None, content=content)
-        await self._database.write(_name_blob, repository, blob, self._now())
+        await self._database.write(transactions.name_blob, repository, blob, self._now())
 
     async def _finish(
         self, repository: RepositoryName, upload: Upload, digest: Digest, pieces: Pieces, chunk: tuple[int, int] | None
@@ -217,16 +212,14 @@ class Registry:
             raise
         await self._name_upload(repository, upload, digest, resumed=before > 0)
 
-    async def _name_upload(
-        self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool
-    ) -> None:
+    async def _name_upload(self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool) -> None:
         known = await self._database.read(queries.stored_blob, digest) is not None
-        if known and await self._database.write(_hold_blob, repository, digest, self._now()):
+        if known and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
             # What came in this one request may be sent again under the same id by a client that missed the answer.
             await (upload.discard() if resumed else upload.rewind(0))
             return
         blob = StoredBlob(digest, upload.offset, key=await upload.publish(digest), content=None)
-        if not await self._database.write(_name_blob, repository, blob, self._now()) and blob.key:
+        if not await self._database.write(transactions.name_blob, repository, blob, self._now()) and blob.key:
             await self._store.delete(blob.key)  # somebody named the same bytes meanwhile, and theirs are kept
 
     async def _receive(self, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None) -> None:
@@ -282,8 +275,8 @@ class Registry:
             _compare(digest, reference)
         stored = StoredManifest(digest, manifest.media_type, len(body), body)
         chart = await self._read_chart(repository, digest, manifest) if manifest.is_chart else None
-        push = _ManifestPush(repository, stored, manifest, chart, tuple(tags), caller.name, self._now())
-        await self._database.write(_put_manifest, push, sparse=self.settings.sparse_manifests)
+        push = transactions.ManifestPush(repository, stored, manifest, chart, tuple(tags), caller.name, self._now())
+        await self._database.write(transactions.put_manifest, push, sparse=self.settings.sparse_manifests)
         return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
 
     async def _read_chart(self, repository: RepositoryName, digest: Digest, manifest: Manifest) -> Chart | None:
@@ -345,22 +338,22 @@ class Registry:
 
     async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
         """A digest goes with all its tags; a tag goes alone. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
-        await self._database.write(_delete_manifest, repository, reference, self._now())
+        await self._database.write(transactions.delete_manifest, repository, reference, self._now())
 
     async def delete_version(self, repository: RepositoryName, reference: Reference) -> None:
         """What a person means by deleting a version: the tag, and its manifest unless another tag names it.
 
         Raises NAME_UNKNOWN, MANIFEST_UNKNOWN.
         """
-        await self._database.write(_delete_version, repository, reference, self._now())
+        await self._database.write(transactions.delete_version, repository, reference, self._now())
 
     async def delete_repository(self, repository: RepositoryName) -> int:
         """Everything that the repository holds. Returns the number of its manifests. Raises NAME_UNKNOWN."""
-        return await self._database.write(_delete_repository, repository, self._now())
+        return await self._database.write(transactions.delete_repository, repository, self._now())
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """Raises NAME_UNKNOWN, BLOB_UNKNOWN, and UNSUPPORTED while a manifest of the repository names the blob."""
-        await self._database.write(_delete_blob, repository, digest, self._now())
+        await self._database.write(transactions.delete_blob, repository, digest, self._now())
 
     # --- the registry itself ------------------------------------------------------------------------------------------
 
@@ -390,108 +383,6 @@ class Registry:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-
-# --- what happens inside a transaction --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _ManifestPush:
-    repository: RepositoryName
-    stored: StoredManifest
-    manifest: Manifest
-    chart: Chart | None
-    tags: tuple[Tag, ...]
-    by: str
-    now: int
-
-
-def _put_manifest(connection: Connection, push: _ManifestPush, *, sparse: bool) -> None:
-    repository_id = queries.change_repository(connection, push.repository, push.now)
-    if not sparse:
-        _demand_references(connection, repository_id, push)
-    digest = Digest(push.stored.digest)
-    if queries.manifest_media_type(connection, repository_id, digest) != push.stored.media_type:
-        annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
-        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
-    if push.chart:  # also where the manifest was here before its config
-        queries.put_chart(connection, repository_id, push.chart)
-    for tag in push.tags:
-        queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
-
-
-def _demand_references(connection: Connection, repository_id: int, push: _ManifestPush) -> None:
-    missing = queries.missing(connection, repository_id, push.manifest)
-    if missing:
-        lines = [f"{push.repository} does not hold {d.digest} ({_type(d)})" for d in missing[:MISSING_SHOWN]]
-        if len(missing) > MISSING_SHOWN:
-            lines.append(f"and {len(missing) - MISSING_SHOWN:,} more")
-        raise ManifestBlobUnknown("\n".join([*lines, "push what the manifest names before the manifest"]))
-
-
-def _type(descriptor: Descriptor) -> str:
-    return shown(descriptor.media_type) if descriptor.media_type else "no media type"
-
-
-def _name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> bool:
-    repository_id = queries.change_repository(connection, repository, now)
-    added = queries.add_blob(connection, blob, now)
-    queries.hold_blob(connection, repository_id, Digest(blob.digest), now)
-    return added
-
-
-def _hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
-    if queries.stored_blob(connection, digest) is None:
-        return False
-    queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
-    return True
-
-
-def _mount(
-    connection: Connection, repository: RepositoryName, digest: Digest, sources: Sequence[RepositoryName], now: int
-) -> bool:
-    if not any(queries.find_blob(connection, source, digest) for source in sources):
-        return False
-    return _hold_blob(connection, repository, digest, now)
-
-
-def _delete_manifest(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
-    repository_id = _change_existing(connection, repository, now)
-    if isinstance(reference, Tag):
-        deleted = queries.delete_tag(connection, repository_id, reference)
-    else:
-        deleted = queries.delete_manifest(connection, repository_id, reference)
-    if not deleted:
-        raise ManifestUnknown(f"{repository} has no manifest {reference}")
-
-
-def _delete_version(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
-    found = queries.find_manifest(connection, repository, reference)
-    if found is None:
-        _change_existing(connection, repository, now)
-        raise ManifestUnknown(f"{repository} has no version {reference}")
-    digest = Digest(found.digest)
-    alone = queries.tags_of(connection, repository, digest) == [reference]
-    _delete_manifest(connection, repository, digest if alone else reference, now)
-
-
-def _delete_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
-    return queries.empty_repository(connection, _change_existing(connection, repository, now))
-
-
-def _delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:
-    repository_id = _change_existing(connection, repository, now)
-    manifest = queries.named_by(connection, repository_id, digest)
-    if manifest:
-        raise Unsupported(f"blob {digest} is named by manifest {manifest}: delete that first")
-    if not queries.release_blob(connection, repository_id, digest):
-        raise BlobUnknown(f"{repository} has no blob {digest}")
-
-
-def _change_existing(connection: Connection, repository: RepositoryName, now: int) -> int:
-    if queries.repository_id(connection, repository) is None:
-        raise NameUnknown(f"there is no repository {repository}")
-    return queries.change_repository(connection, repository, now)
 
 
 # --- small things -----------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """How the command line prints what is stored: a table for a person, JSON for a program."""
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -29,6 +31,22 @@ def print_charts(charts: Sequence[Chart], *, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     console.print(table if charts else "no charts yet")
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal. Gives a function that says a line above it and moves it on."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.advance(task)
+
+        yield advance
 
 
 def _row(chart: Chart) -> Sequence[str]:

@@ -3,10 +3,12 @@
 Alembic is imported only where there is something to do.
 """
 
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from charthouse.database import DatabaseError
 from charthouse.database import sqlite as sqlite_database
@@ -19,13 +21,16 @@ ADVISORY_LOCK = 0x63686172  # any number that nobody else of this database uses:
 
 
 def migrate_sqlite(path: Path) -> None:
-    """Raises DatabaseError when the database is newer than this program."""
-    sqlite_database.prepare(path)
-    with sqlite_database.connect(path) as connection:
-        if version(connection) == SCHEMA_VERSION:
-            return
-        with sqlite_database.writer_lock(path):
-            _upgrade_sqlite(connection)
+    """Raises DatabaseError when the database is newer than this program, or no database at all."""
+    try:
+        sqlite_database.prepare(path)
+        with sqlite_database.connect(path) as connection:
+            if version(connection) == SCHEMA_VERSION:
+                return
+            with sqlite_database.writer_lock(path):
+                _upgrade_sqlite(connection)
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(f"{path} cannot be used as the registry's database: {error}") from error
 
 
 def _upgrade_sqlite(connection: Connection) -> None:
@@ -48,7 +53,7 @@ def _upgrade_sqlite(connection: Connection) -> None:
 
 
 async def migrate_postgres(url: str) -> None:
-    """Raises DatabaseError when the database is newer than this program."""
+    """Raises DatabaseError when the database is newer than this program, or cannot be reached."""
     from charthouse.database import postgres
 
     engine = postgres.engine(url)
@@ -56,6 +61,9 @@ async def migrate_postgres(url: str) -> None:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
             await connection.run_sync(upgrade)
+    except (OSError, DBAPIError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise DatabaseError(f"the PostgreSQL database cannot be used: {reason}") from error
     finally:
         await engine.dispose()
 

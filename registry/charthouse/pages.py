@@ -23,12 +23,12 @@ helm install myrelease oci://{host}/mychart --version 1.0.0{flag}</pre>
 """
 
 
-@router.get("/healthz")
+@router.api_route("/healthz", methods=["GET", "HEAD"])
 async def alive() -> Response:
     return PlainTextResponse("alive\n")
 
 
-@router.get("/readyz")
+@router.api_route("/readyz", methods=["GET", "HEAD"])
 async def ready(request: Request) -> Response:
     """The database and the blob store answer."""
     registry: Registry = request.app.state.registry

@@ -218,6 +218,8 @@ class Workers:
 
     def _stop(self) -> None:
         self._is_stopping = True
+        for bound in self._sockets:  # or they would still take connections, which nobody answers
+            bound.close()
         for worker in self._workers:
             worker.tell(STOP)
 

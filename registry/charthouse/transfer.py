@@ -1,9 +1,17 @@
-"""Charts from one repository to another, with what belongs to them. Built on `Registry`'s operations alone."""
+"""Charts in from files, and from one repository to another. Built on `Registry`'s operations alone."""
 
-from charthouse.core import Caller, Registry
-from charthouse.errors import BlobUnknown
-from charthouse.manifest import parse
-from charthouse.names import Digest, Reference, RepositoryName
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from charthouse.core import Caller, Pushed, Registry
+from charthouse.errors import BlobUnknown, ManifestInvalid, RegistryError
+from charthouse.helm import inspection, packing
+from charthouse.helm.archive import DEFAULT
+from charthouse.helm.versions import tag_of
+from charthouse.manifest import OCI_MANIFEST, parse
+from charthouse.names import Digest, Reference, RepositoryName, Tag
 
 REFERRERS_PAGE = 100
 
@@ -43,3 +51,68 @@ async def _copy_referrers(
         for referrer in referrers:
             last = referrer.digest
             await copy(registry, source, Digest(last), target, Digest(last), caller)
+
+
+async def push_chart(
+    registry: Registry, namespace: str, archive: bytes, provenance: bytes | None, created: datetime, caller: Caller
+) -> tuple[RepositoryName, Pushed]:
+    """What `helm push` does with an archive and the .prov file beside it. Raises what a push raises."""
+    found = inspection.inspect(archive, DEFAULT)
+    if found.metadata is None:
+        raise ManifestInvalid("\n".join(map(str, found.faults)))
+    repository = RepositoryName.parse("/".join(part for part in (namespace, found.metadata.name) if part))
+    packed = packing.pack(found.metadata, archive, provenance, created)
+    for digest, content in packed.blobs.items():
+        await registry.push_blob(repository, caller, digest, _once(content))
+    tag = Tag.parse(tag_of(found.metadata.version))
+    return repository, await registry.push_manifest(repository, tag, packed.manifest, OCI_MANIFEST, caller)
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A chart on disk and the namespace that it goes to."""
+
+    path: Path
+    namespace: str
+
+    @property
+    def provenance(self) -> bytes | None:
+        beside = self.path.with_name(self.path.name + ".prov")
+        return beside.read_bytes() if beside.exists() else None
+
+    @property
+    def written(self) -> datetime:
+        return datetime.fromtimestamp(self.path.stat().st_mtime).astimezone()
+
+
+def find_archives(paths: Iterable[Path], namespace: str) -> list[ArchiveFile]:
+    """Files as they are, folders with all that is below: ChartMuseum's folders become namespaces. Raises OSError."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(path.rglob("*.tgz")):
+                below = [part for part in (namespace, *file.parent.relative_to(path).parts) if part]
+                found.append(ArchiveFile(file, "/".join(below)))
+        else:
+            path.stat()
+            found.append(ArchiveFile(path, namespace))
+    return found
+
+
+async def push_files(
+    registry: Registry, files: Iterable[ArchiveFile], caller: Caller
+) -> AsyncIterator[tuple[ArchiveFile, str, RegistryError | None]]:
+    """One after the other: the file, what it is called here now, and why it was refused."""
+    for file in files:
+        try:
+            repository, pushed = await push_chart(
+                registry, file.namespace, file.path.read_bytes(), file.provenance, file.written, caller
+            )
+        except RegistryError as error:
+            yield file, "", error
+        else:
+            yield file, f"{repository}:{pushed.tags[0]}", None

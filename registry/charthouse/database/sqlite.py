@@ -278,8 +278,19 @@ class Writer:
         if size <= WAL_LIMIT:
             self._held_up_at = 0
         elif size > self._held_up_at + WAL_LIMIT or not self._held_up_at:
+            # Held up by a long read or a full disk it is due again when the WAL has grown as much once more.
+            self._held_up_at = 0 if self._checkpoint() else size
+
+    def _checkpoint(self) -> bool:
+        """Whether all that is in the WAL is in the database now."""
+        try:
             _, pages, copied = self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._held_up_at = 0 if copied == pages else size  # by a long read: again when it has grown as much
+        except sqlite3.Error as error:
+            if error_code(error) in FSYNC_FAILED:
+                raise
+            log.warning("the write-ahead log could not be copied into the database, and grows: %s", error)
+            return False
+        return bool(pages == copied)
 
     def _answer(self, outcomes: Sequence[_Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more

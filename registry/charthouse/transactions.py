@@ -1,0 +1,117 @@
+"""What a write does inside its transaction: it looks, decides, and changes, or raises and changes nothing.
+
+Two writers of one repository never run side by side: `change_repository` comes first.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from charthouse import queries
+from charthouse.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, Unsupported
+from charthouse.manifest import Descriptor, Manifest
+from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
+from charthouse.queries import Chart, StoredBlob, StoredManifest
+
+MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestPush:
+    repository: RepositoryName
+    stored: StoredManifest
+    manifest: Manifest
+    chart: Chart | None
+    tags: tuple[Tag, ...]
+    by: str
+    now: int
+
+
+def put_manifest(connection: Connection, push: ManifestPush, *, sparse: bool) -> None:
+    repository_id = queries.change_repository(connection, push.repository, push.now)
+    if not sparse:
+        _demand_references(connection, repository_id, push)
+    digest = Digest(push.stored.digest)
+    if queries.manifest_media_type(connection, repository_id, digest) != push.stored.media_type:
+        annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
+        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
+    if push.chart:  # also where the manifest was here before its config
+        queries.put_chart(connection, repository_id, push.chart)
+    for tag in push.tags:
+        queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
+
+
+def _demand_references(connection: Connection, repository_id: int, push: ManifestPush) -> None:
+    missing = queries.missing(connection, repository_id, push.manifest)
+    if missing:
+        lines = [f"{push.repository} does not hold {d.digest} ({_media_type(d)})" for d in missing[:MISSING_SHOWN]]
+        if len(missing) > MISSING_SHOWN:
+            lines.append(f"and {len(missing) - MISSING_SHOWN:,} more")
+        raise ManifestBlobUnknown("\n".join([*lines, "push what the manifest names before the manifest"]))
+
+
+def _media_type(descriptor: Descriptor) -> str:
+    return shown(descriptor.media_type) if descriptor.media_type else "no media type"
+
+
+def name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> bool:
+    repository_id = queries.change_repository(connection, repository, now)
+    added = queries.add_blob(connection, blob, now)
+    queries.hold_blob(connection, repository_id, Digest(blob.digest), now)
+    return added
+
+
+def hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
+    if queries.stored_blob(connection, digest) is None:
+        return False
+    queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
+    return True
+
+
+def mount(
+    connection: Connection, repository: RepositoryName, digest: Digest, sources: Sequence[RepositoryName], now: int
+) -> bool:
+    if not any(queries.find_blob(connection, source, digest) for source in sources):
+        return False
+    return hold_blob(connection, repository, digest, now)
+
+
+def delete_manifest(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+    repository_id = _change_existing(connection, repository, now)
+    if isinstance(reference, Tag):
+        deleted = queries.delete_tag(connection, repository_id, reference)
+    else:
+        deleted = queries.delete_manifest(connection, repository_id, reference)
+    if not deleted:
+        raise ManifestUnknown(f"{repository} has no manifest {reference}")
+
+
+def delete_version(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+    found = queries.find_manifest(connection, repository, reference)
+    if found is None:
+        _change_existing(connection, repository, now)
+        raise ManifestUnknown(f"{repository} has no version {reference}")
+    digest = Digest(found.digest)
+    alone = queries.tags_of(connection, repository, digest) == [reference]
+    delete_manifest(connection, repository, digest if alone else reference, now)
+
+
+def delete_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
+    return queries.empty_repository(connection, _change_existing(connection, repository, now))
+
+
+def delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:
+    repository_id = _change_existing(connection, repository, now)
+    manifest = queries.named_by(connection, repository_id, digest)
+    if manifest:
+        raise Unsupported(f"blob {digest} is named by manifest {manifest}: delete that first")
+    if not queries.release_blob(connection, repository_id, digest):
+        raise BlobUnknown(f"{repository} has no blob {digest}")
+
+
+def _change_existing(connection: Connection, repository: RepositoryName, now: int) -> int:
+    if queries.repository_id(connection, repository) is None:
+        raise NameUnknown(f"there is no repository {repository}")
+    return queries.change_repository(connection, repository, now)
