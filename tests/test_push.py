@@ -428,18 +428,17 @@ async def test_with_sparse_manifests_what_is_named_may_be_missing(make_settings)
             assert (await remote.call("GET", f"manifests/{tag}")).content == body
 
 
-async def test_with_sparse_manifests_a_chart_is_listed_once_its_config_is_here(make_settings):
-    app, config = (
-        create_app(make_settings(sparse_manifests=True), durable=False),
-        b'{"name": "app", "version": "1.0.0"}',
-    )
+async def test_a_chart_without_its_blobs_is_refused_also_where_manifests_may_be_sparse(make_settings):
+    app = create_app(make_settings(sparse_manifests=True), durable=False)
+    config = b'{"name": "app", "version": "1.0.0"}'
     body = image(config=descriptor(config, CHART_CONFIG), layers=[descriptor(b"chart", CHART_LAYER)])
     async with running(app) as client:
         remote = Remote(client, "sparse/app")
-        for pushed in ([], ["app"]):
-            await remote.push_manifest(body, "1.0.0")
-            assert [chart.name for chart in await app.state.registry.list_charts()] == pushed
+        for missing in (config, b"chart"):
+            response = await remote.put_manifest(body, "1.0.0")
+            assert Digest.of(missing) in error_of(response, 404, "MANIFEST_BLOB_UNKNOWN")
             await remote.push_blob(config)
+        assert await app.state.registry.list_charts() == []
 
 
 async def test_a_docker_image_goes_and_comes_as_docker_pushes_it(remote):

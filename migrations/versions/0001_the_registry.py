@@ -80,7 +80,9 @@ def upgrade() -> None:
         sa.Column("app_version", sa.Text, nullable=False),
         sa.Column("description", sa.Text, nullable=False),
         sa.Column("deprecated", sa.Boolean, nullable=False),
+        sa.Column("config", KEY, nullable=False),
         sa.Column("layer", KEY, nullable=False),
         sa.Column("provenance", KEY),
+        sa.Column("contents", sa.Text, nullable=False),
         sa.ForeignKeyConstraint(["repository_id", "manifest"], OF_A_MANIFEST, ondelete="CASCADE"),
     )

@@ -5,12 +5,13 @@ blob store. Names, digests and references come parsed. What an operation raises 
 specification's words; every operation may raise DatabaseError or OSError when the registry itself fails.
 """
 
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from charthouse import queries, transactions
+from charthouse.admission import Admission
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
@@ -20,11 +21,12 @@ from charthouse.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    ManifestInvalid,
     ManifestUnknown,
     NameUnknown,
     SizeInvalid,
 )
-from charthouse.manifest import Manifest, parse
+from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
 from charthouse.settings import Settings
@@ -37,7 +39,7 @@ Pieces = AsyncIterator[bytes]
 
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
-CONFIG_LIMIT = 1024 * 1024  # bytes of a chart's config that are read
+ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archive may not have more either
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Registry:
         self._store = store
         self._upload_ids = upload_ids
         self._clock = clock
+        self._admission = Admission(settings)
 
     # --- pull ---------------------------------------------------------------------------------------------------------
 
@@ -264,8 +267,9 @@ class Registry:
     ) -> Pushed:
         """Keeps the manifest under its digest and makes its tags name it, in one transaction.
 
-        Raises MANIFEST_INVALID (413 when it is too large), DIGEST_INVALID when `reference` is a digest of other bytes,
-        MANIFEST_BLOB_UNKNOWN when it names what the repository does not hold.
+        Raises MANIFEST_INVALID (413 when it is too large) also for a chart that breaks a rule, DIGEST_INVALID when
+        `reference` is a digest of other bytes, MANIFEST_BLOB_UNKNOWN when it names what the repository does not hold,
+        DENIED (409) for another chart of a version that may not be replaced.
         """
         manifest = parse(body, content_type)
         if isinstance(reference, Tag):
@@ -274,37 +278,39 @@ class Registry:
             digest = Digest.of(body, reference.algorithm)
             _compare(digest, reference)
         stored = StoredManifest(digest, manifest.media_type, len(body), body)
-        chart = await self._read_chart(repository, digest, manifest) if manifest.is_chart else None
-        push = transactions.ManifestPush(repository, stored, manifest, chart, tuple(tags), caller.name, self._now())
+        chart = await self._admit(repository, digest, manifest, tags)
+        push = transactions.ManifestPush(
+            repository, stored, manifest, chart, tuple(tags), caller.name, self._now(), self.settings.versions
+        )
         await self._database.write(transactions.put_manifest, push, sparse=self.settings.sparse_manifests)
         return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
 
-    async def _read_chart(self, repository: RepositoryName, digest: Digest, manifest: Manifest) -> Chart | None:
-        """What a list of charts shows, from the chart's config; None for a config that is not here or says nothing."""
-        layers, config = manifest.chart_layers(), manifest.config
-        stored = await self._database.read(queries.find_blob, repository, config.digest) if config else None
-        if stored is None or not layers or stored.size > CONFIG_LIMIT:
+    async def _admit(
+        self, repository: RepositoryName, digest: Digest, manifest: Manifest, tags: Sequence[Tag]
+    ) -> Chart | None:
+        """The chart, when it is one. Raises MANIFEST_INVALID for what the rules or the policy refuse."""
+        if not manifest.is_chart:
+            self._admission.admit_other(manifest, tags)
             return None
-        try:
-            metadata = json.loads(b"".join([piece async for piece in self._reader(stored)(0, stored.size)]))
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(metadata, dict):
-            return None
-        words = {key: value for key, value in metadata.items() if isinstance(value, str)}
-        return Chart(
-            repository=repository,
-            digest=digest,
-            name=words.get("name", ""),
-            version=words.get("version", ""),
-            app_version=words.get("appVersion", ""),
-            description=words.get("description", ""),
-            deprecated=metadata.get("deprecated") is True,
-            layer=layers[0].digest,
-            provenance=next((layer.digest for layer in manifest.provenance_layers()), None),
-            size=layers[0].size,
-            pushed_at=self._now(),
+        await self._database.read(transactions.demand_blobs, repository, manifest)
+        return await self._admission.admit_chart(
+            repository,
+            digest,
+            manifest,
+            tags,
+            read=partial(self._content, repository),
+            parent_is_a_chart=await self._has_charts(repository.parent),
+            now=self._now(),
         )
+
+    async def _content(self, repository: RepositoryName, descriptor: Descriptor) -> bytes:
+        blob = await self.get_blob(repository, descriptor.digest)
+        if blob.size > ARCHIVE_LIMIT:
+            raise ManifestInvalid(f"{descriptor.digest} has {blob.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
+        return b"".join([piece async for piece in blob.read(0, blob.size)])
+
+    async def _has_charts(self, repository: RepositoryName | None) -> bool:
+        return repository is not None and await self._database.read(queries.has_charts, repository)
 
     # --- discovery ----------------------------------------------------------------------------------------------------
 
@@ -380,6 +386,7 @@ class Registry:
     async def close(self) -> None:
         await self._database.close()
         await self._store.close()
+        await self._admission.close()
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

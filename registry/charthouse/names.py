@@ -47,6 +47,11 @@ class RepositoryName(str):
     def last_component(self) -> str:
         return self.rpartition("/")[2]
 
+    @property
+    def parent(self) -> "RepositoryName | None":
+        parent = self.rpartition("/")[0]
+        return RepositoryName(parent) if parent else None
+
 
 class Digest(str):
     """`sha256:<64 hex>` or `sha512:<128 hex>`."""

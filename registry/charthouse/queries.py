@@ -58,11 +58,31 @@ class Chart:
     app_version: str
     description: str
     deprecated: bool
+    config: str
     layer: str
     provenance: str | None
+    contents: str
     size: int
     pushed_at: int
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What a tag names now. The chart's parts are None when it is none."""
+
+    digest: str
+    pushed_at: int
+    pushed_by: str
+    version: str | None
+    config: str | None
+    layer: str | None
+    provenance: str | None
+    contents: str | None
+
+    @property
+    def is_chart(self) -> bool:
+        return self.layer is not None
 
 
 # --- repositories -----------------------------------------------------------------------------------------------------
@@ -380,11 +400,20 @@ def _fitting(sizes: Sequence[tuple[str, int]], budget: int) -> list[str]:
 # --- charts -----------------------------------------------------------------------------------------------------------
 
 _PUT_CHART = text("""
-    INSERT INTO charts (repository_id, manifest, name, version, app_version, description, deprecated, layer, provenance)
-    VALUES (:repository_id, :manifest, :name, :version, :app_version, :description, :deprecated, :layer, :provenance)
+    INSERT INTO charts (repository_id, manifest, name, version, app_version, description, deprecated, config, layer,
+        provenance, contents)
+    VALUES (:repository_id, :manifest, :name, :version, :app_version, :description, :deprecated, :config, :layer,
+        :provenance, :contents)
     ON CONFLICT (repository_id, manifest) DO NOTHING""")
+_TAGGED = text("""
+    SELECT t.digest, t.pushed_at, t.pushed_by, c.version, c.config, c.layer, c.provenance, c.contents FROM tags t
+    LEFT JOIN charts c ON c.repository_id = t.repository_id AND c.manifest = t.digest
+    WHERE t.repository_id = :repository_id AND t.name = :tag""")
+_HAS_CHARTS = text("""
+    SELECT 1 FROM repositories r JOIN charts c ON c.repository_id = r.id WHERE r.name = :name LIMIT 1""")
 _LIST_CHARTS = """
-    SELECT r.name, c.manifest, c.name, c.version, c.app_version, c.description, c.deprecated, c.layer, c.provenance,
+    SELECT r.name, c.manifest, c.name, c.version, c.app_version, c.description, c.deprecated, c.config, c.layer,
+        c.provenance, c.contents,
         COALESCE((SELECT size FROM manifest_references f WHERE f.repository_id = c.repository_id
             AND f.manifest = c.manifest AND f.digest = c.layer LIMIT 1), 0),
         m.pushed_at, t.name
@@ -407,10 +436,21 @@ def put_chart(connection: Connection, repository_id: int, chart: Chart) -> None:
             "app_version": column_text(chart.app_version),
             "description": column_text(chart.description),
             "deprecated": chart.deprecated,
+            "config": chart.config,
             "layer": chart.layer,
             "provenance": chart.provenance,
+            "contents": chart.contents,
         },
     )
+
+
+def tagged(connection: Connection, repository_id: int, tag: Tag) -> Tagged | None:
+    row = connection.execute(_TAGGED, {"repository_id": repository_id, "tag": tag}).first()
+    return Tagged(*row) if row else None
+
+
+def has_charts(connection: Connection, repository: RepositoryName) -> bool:
+    return connection.execute(_HAS_CHARTS, {"name": repository}).first() is not None
 
 
 def list_charts(connection: Connection, repository: RepositoryName | None = None) -> list[Chart]:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PREFIX = "CHARTHOUSE_"
 DATABASE_NAME = "charthouse.db"
@@ -110,6 +110,19 @@ class Settings:
     )
     policy: str = setting(
         "oci", one_of("charts", "oci"), "What may be pushed: charts and what belongs to them, or oci: anything."
+    )
+    versions: str = setting(
+        "mutable",
+        one_of("mutable", "immutable", "releases-immutable"),
+        "Whether a chart version that is here may be replaced; releases-immutable lets pre-releases move.",
+    )
+    names: Literal["strict", "warn"] = setting(
+        "strict",
+        one_of("strict", "warn"),
+        "Whether repository, tag and folder must be called as the chart is.",
+    )
+    legacy: Literal["accept", "reject"] = setting(
+        "accept", one_of("accept", "reject"), "What becomes of charts with the media type of Helm before 3.7."
     )
     sparse_manifests: bool = setting(
         default=False, parse=switch, description="Accept manifests whose blobs or children are not here."

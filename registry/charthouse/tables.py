@@ -117,8 +117,12 @@ charts = Table(
     Column("app_version", Text, nullable=False),
     Column("description", Text, nullable=False),
     Column("deprecated", Boolean, nullable=False),
+    Column("config", Key, nullable=False),
     Column("layer", Key, nullable=False),
     Column("provenance", Key),
+    Column(
+        "contents", Text, nullable=False
+    ),  # of the archive's files, whatever their times: tells a chart packaged again
     ForeignKeyConstraint(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),

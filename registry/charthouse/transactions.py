@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from charthouse import queries
+from charthouse import queries, versions
 from charthouse.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, Unsupported
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
@@ -20,6 +20,8 @@ MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8
 
 @dataclass(frozen=True, slots=True)
 class ManifestPush:
+    """A manifest on its way in, with `chart` when it is one, and the policy of its repository for chart versions."""
+
     repository: RepositoryName
     stored: StoredManifest
     manifest: Manifest
@@ -27,26 +29,42 @@ class ManifestPush:
     tags: tuple[Tag, ...]
     by: str
     now: int
+    versions: str
 
 
 def put_manifest(connection: Connection, push: ManifestPush, *, sparse: bool) -> None:
+    """Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID when a tag would change its kind; DENIED (409), see `versions`."""
     repository_id = queries.change_repository(connection, push.repository, push.now)
     if not sparse:
         _demand_references(connection, repository_id, push)
+    moving = [tag for tag in push.tags if versions.moves(queries.tagged(connection, repository_id, tag), tag, push)]
+    if push.chart and not push.tags:  # Helm puts by digest first: refused here, it leaves nothing behind
+        tag = versions.tag_of(push.chart)
+        versions.moves(queries.tagged(connection, repository_id, tag), tag, push)
     digest = Digest(push.stored.digest)
     if queries.manifest_media_type(connection, repository_id, digest) != push.stored.media_type:
         annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
         queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
     if push.chart:  # also where the manifest was here before its config
         queries.put_chart(connection, repository_id, push.chart)
-    for tag in push.tags:
+    for tag in moving:
         queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
 
 
+def demand_blobs(connection: Connection, repository: RepositoryName, manifest: Manifest) -> None:
+    """A chart's config and layers are here even where manifests may be sparse. Raises MANIFEST_BLOB_UNKNOWN."""
+    repository_id = queries.repository_id(connection, repository)
+    missing = queries.missing(connection, repository_id, manifest) if repository_id is not None else manifest.blobs
+    _refuse_missing(repository, missing)
+
+
 def _demand_references(connection: Connection, repository_id: int, push: ManifestPush) -> None:
-    missing = queries.missing(connection, repository_id, push.manifest)
+    _refuse_missing(push.repository, queries.missing(connection, repository_id, push.manifest))
+
+
+def _refuse_missing(repository: RepositoryName, missing: Sequence[Descriptor]) -> None:
     if missing:
-        lines = [f"{push.repository} does not hold {d.digest} ({_media_type(d)})" for d in missing[:MISSING_SHOWN]]
+        lines = [f"{repository} does not hold {d.digest} ({_media_type(d)})" for d in missing[:MISSING_SHOWN]]
         if len(missing) > MISSING_SHOWN:
             lines.append(f"and {len(missing) - MISSING_SHOWN:,} more")
         raise ManifestBlobUnknown("\n".join([*lines, "push what the manifest names before the manifest"]))

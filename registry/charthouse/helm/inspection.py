@@ -1,0 +1,94 @@
+"""Inspection: all that a chart's archive alone can tell, read once, as values that cross a process boundary."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from charthouse.helm import archive, lint, metadata
+from charthouse.helm.archive import Archive, ArchiveInvalid, Limits
+from charthouse.helm.findings import Finding, reject
+from charthouse.helm.metadata import CHART_YAML, REQUIREMENTS_YAML, Metadata
+
+TEXTS = ("README.md", "values.yaml", "values.schema.json", CHART_YAML)
+TEXT_LIMIT = 1024 * 1024  # bytes of each
+EXTRACTOR_VERSION = 1  # raised when the same archive would be read otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """`faults` refuse the chart; `lint` and `texts` are there when it was linted.
+
+    `metadata` is None when there is no Chart.yaml that can be read. `files` maps each path below the top folder to its
+    size, `texts` those that are shown to people to their content, of at most `TEXT_LIMIT` bytes.
+    """
+
+    faults: tuple[Finding, ...] = ()
+    metadata: Metadata | None = None
+    top: str = ""
+    tops: tuple[str, ...] = ()
+    files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    contents: str = ""
+    lint: tuple[Finding, ...] = ()
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        values = dataclasses.asdict(dataclasses.replace(self, metadata=None, files={}, texts={}))
+        return (
+            values
+            | {"metadata": self.metadata and self.metadata.to_json(), "files": dict(self.files)}
+            | {"texts": dict(self.texts)}
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Inspection":
+        """What `to_json` gave."""
+        return cls(
+            faults=tuple(Finding(**each) for each in values["faults"]),
+            metadata=Metadata.from_json(values["metadata"]) if values["metadata"] else None,
+            top=values["top"],
+            tops=tuple(values["tops"]),
+            files=values["files"],
+            contents=values["contents"],
+            lint=tuple(Finding(**each) for each in values["lint"]),
+            texts=values["texts"],
+        )
+
+
+def refused(error: ArchiveInvalid) -> Inspection:
+    return Inspection((reject(error.message, hint=error.hint, rule=error.rule),))
+
+
+def inspect(source: bytes | BinaryIO, limits: Limits, *, linting: bool = False) -> Inspection:
+    """Everything at once, in this process: for small archives and for the helper. Never raises."""
+    try:
+        return look_into(archive.read(source, limits), linting=linting)
+    except ArchiveInvalid as error:
+        return refused(error)
+
+
+def look_into(chart: Archive, *, linting: bool) -> Inspection:
+    parsed = metadata.parse(chart.files[CHART_YAML], chart.files.get(REQUIREMENTS_YAML))
+    return Inspection(
+        faults=parsed.faults,
+        metadata=parsed.metadata if isinstance(parsed.document, dict) else None,
+        top=chart.top,
+        tops=tuple(chart.tops),
+        files={path: len(content) for path, content in chart.files.items()},
+        contents=_contents(chart),
+        lint=tuple(lint.check(chart, parsed)) if linting else (),
+        texts=_texts(chart) if linting else {},
+    )
+
+
+def _texts(chart: Archive) -> dict[str, str]:
+    return {path: chart.files[path][:TEXT_LIMIT].decode(errors="replace") for path in TEXTS if path in chart.files}
+
+
+def _contents(chart: Archive) -> str:
+    digest = hashlib.sha256()
+    for path, content in sorted(chart.files.items()):
+        for part in (path.encode("utf-8", "surrogateescape"), content):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

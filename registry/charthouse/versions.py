@@ -1,0 +1,73 @@
+"""What may become of a tag that is there already; decided inside the write transaction, so of two who race one wins."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from charthouse.errors import ManifestInvalid, VersionImmutable
+from charthouse.helm import rules
+from charthouse.helm.versions import Version, VersionInvalid
+from charthouse.helm.versions import tag_of as tag_of_version
+from charthouse.names import Tag
+
+if TYPE_CHECKING:
+    from charthouse.queries import Chart, Tagged
+    from charthouse.transactions import ManifestPush
+
+
+def tag_of(chart: Chart) -> Tag:
+    return Tag(tag_of_version(chart.version))
+
+
+def moves(there: Tagged | None, tag: Tag, push: ManifestPush) -> bool:
+    """Whether the tag is to name what is pushed; False when it stays with the same chart, pushed before.
+
+    Raises MANIFEST_INVALID when a chart would become something else or the other way round, and DENIED (409) for
+    another chart of a version that may not be replaced.
+    """
+    if there is None or there.digest == push.stored.digest:
+        return True
+    if push.tags:
+        _keep_kind(there, tag, push)
+    if push.chart is None or not there.is_chart or not is_fixed(push.chart.version, push.versions):
+        return True
+    if (there.config, there.layer) != (push.chart.config, push.chart.layer):
+        raise VersionImmutable(_refusal(there, push, push.chart))
+    if there.provenance is None:
+        return push.chart.provenance is not None
+    if push.chart.provenance not in (None, there.provenance):
+        raise VersionImmutable(_refusal(there, push, push.chart))
+    return False
+
+
+def is_fixed(version: str, policy: str) -> bool:
+    """Whether the policy lets nobody replace this version."""
+    if policy != "releases-immutable":
+        return policy == "immutable"
+    try:
+        return not Version.parse(version).is_prerelease
+    except VersionInvalid:
+        return True
+
+
+def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:
+    was: rules.Kind = "chart" if there.is_chart else "other"
+    faults = list(rules.kind_of_tag_changes(tag, was=was, becomes="chart" if push.manifest.is_chart else "other"))
+    if faults:
+        raise ManifestInvalid("\n".join(map(str, faults)))
+
+
+def _refusal(there: Tagged, push: ManifestPush, chart: Chart) -> str:
+    when = datetime.fromtimestamp(there.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    by = f" by {there.pushed_by}" if there.pushed_by else ""
+    fact = (
+        f"{push.repository} has version {chart.version} already, and released versions cannot be replaced:"
+        f" {there.digest} was pushed {when}{by}"
+    )
+    if there.contents and there.contents == chart.contents and there.layer != chart.layer:
+        return (
+            f"{fact}\nthe files are the same, only their times differ: with Helm 4 set SOURCE_DATE_EPOCH before"
+            " packaging, with Helm 3 push the same .tgz again instead of packaging it again; or raise the version"
+        )
+    return f"{fact}\nraise the version in Chart.yaml"
