@@ -129,15 +129,15 @@ def _database(settings: Settings) -> str:
 
 def _print_banner(entries: list[tuple[str, str]]) -> None:
     title = f"Charthouse {__version__}"
+    lines = [(f"  {name + ':':<14}", text) for name, text in entries]
     if not sys.stderr.isatty():
-        sys.stderr.write("\n".join([title, *(f"  {name + ':':<14}{text}" for name, text in entries), ""]))
+        sys.stderr.write("\n".join([title, *(name + text for name, text in lines), ""]))
         sys.stderr.flush()
         return
     from rich.console import Console  # 50 ms that only a person at a terminal pays
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title, "bold"), title_justify="left", show_header=False, box=None)
-    for name, text in entries:
-        table.add_row(Text(name, "dim"), Text(text, "cyan" if text.startswith("helm ") else "", overflow="fold"))
-    Console(stderr=True, soft_wrap=True).print(table)
+    console = Console(stderr=True, soft_wrap=True)  # a command that was folded could not be copied
+    console.print(Text(title, "bold"))
+    for name, text in lines:
+        console.print(Text.assemble((name, "dim"), (text, "cyan" if text.startswith("helm ") else "")))
