@@ -8,8 +8,9 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, text
+from sqlalchemy import TextClause, text
 
+from charthouse.database import Connection
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 
@@ -243,9 +244,9 @@ def missing(connection: Connection, repository_id: int, manifest: Manifest) -> l
     return absent + [d for d in manifest.manifests if not _has(connection, _HAS_MANIFEST, repository_id, d)]
 
 
-def _has(connection: Connection, statement: object, repository_id: int, descriptor: Descriptor) -> bool:
+def _has(connection: Connection, statement: TextClause, repository_id: int, descriptor: Descriptor) -> bool:
     parameters = {"repository_id": repository_id, "digest": descriptor.digest}
-    return connection.execute(statement, parameters).first() is not None  # type: ignore[call-overload]
+    return connection.execute(statement, parameters).first() is not None
 
 
 def put_manifest(

@@ -7,9 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from charthouse import queries, versions
+from charthouse.database import Connection
 from charthouse.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, Unsupported
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown

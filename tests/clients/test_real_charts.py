@@ -13,6 +13,7 @@ from support.tools import ROOT, Tool, find, missing
 pytestmark = pytest.mark.clients
 
 CHARTS = ROOT.parent / "shared/charts"
+UNTRUE = {"loki-0.25.3.tgz", "loki-stack-0.33.0.tgz", "promtail-0.19.2.tgz"}  # their .prov has another archive's digest
 
 
 @pytest.mark.parametrize("version", ["helm3", "helm4"])
@@ -27,10 +28,19 @@ def test_every_chart_comes_back_byte_for_byte(
     for archive in archives:
         name, number = _name_and_version(archive)
         signed = archive.with_name(f"{archive.name}.prov").exists()
-        helm("push", archive, f"oci://{server.host}/{namespace}", "--plain-http")
+        push = ("push", archive, f"oci://{server.host}/{namespace}", "--plain-http")
+        if archive.name in UNTRUE:
+            refused = helm(*push, status=1)
+            assert f"the provenance file says that {archive.name} is 'sha256:" in refused
+            continue
+        helm(*push)
         pull = ("pull", f"oci://{server.host}/{namespace}/{name}", "--version", number, "--plain-http")
         helm(*pull, *(["--prov"] if signed else []))
-    wanted = _contents(CHARTS / folder)
+    wanted = {
+        name: content
+        for name, content in _contents(CHARTS / folder).items()
+        if name.removesuffix(".prov") not in UNTRUE
+    }
     assert _contents(helm.home) == wanted
     print(f"{len(archives)} charts, {len(wanted)} files, {sum(map(len, wanted.values())):,} bytes")
 

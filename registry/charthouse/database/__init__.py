@@ -1,16 +1,42 @@
 """The three ways to the metadata, over SQLite or PostgreSQL.
 
-A query is a function of a SQLAlchemy `Connection` (all are in `queries.py`) that returns values, a row, a list or a
-dataclass, never a `Result` or a generator, and has no other effects.
+A query is a function of a `Connection` (all are in `queries.py`) that returns values, a row, a list or a dataclass,
+never a result that is half read or a generator, and has no other effects.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import TextClause
 
 from charthouse.errors import DatabaseError as DatabaseError
 from charthouse.errors import StorageFull
+
+
+class Rows(Protocol):
+    """What a statement gives."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def first(self) -> Any: ...
+
+    def all(self) -> Sequence[Any]: ...
+
+    def scalar(self) -> Any: ...
+
+    def scalar_one(self) -> Any: ...
+
+    def scalars(self) -> Any: ...
+
+
+class Connection(Protocol):
+    """The part of SQLAlchemy's connection that queries use; SQLite has its own, eight times quicker (`Direct`)."""
+
+    def execute(
+        self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
+    ) -> Rows: ...
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +67,7 @@ class Database(Protocol):
 
 def checked(value: T) -> T:
     """A half-read result would hold the connection's snapshot for as long as somebody keeps it."""
-    if isinstance(value, Iterator):  # every kind of Result, and a generator
+    if isinstance(value, Iterator) or hasattr(value, "rowcount"):  # a generator, every kind of result
         raise TypeError(f"a query returns values, never a {type(value).__name__}")
     return value
 

@@ -1,0 +1,278 @@
+"""The three ways to the metadata, on both databases: what a reader sees, and what a writer is told."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Connection, text
+
+from charthouse.core import Caller, Registry
+from charthouse.database import Database
+from charthouse.database.postgres import PostgresDatabase
+from charthouse.database.sqlite import (
+    SqliteDatabase,
+    connect,
+    driver,
+    prepare,
+    writer_lock,
+)
+from charthouse.manifest import OCI_INDEX
+from charthouse.names import Digest, RepositoryName, Tag
+from support.notes import NOTES, add, names
+
+
+class Elsewhere:
+    """Another session on the same database, of another kind than ours."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._path, self.url = path, url
+
+    def execute(self, statement: str) -> list[Any]:
+        return self._on_postgres(statement) if self.url else self._on_sqlite(statement)
+
+    def _on_sqlite(self, statement: str) -> list[Any]:
+        with connect(self._path) as connection:
+            return driver(connection).execute(statement).fetchall()
+
+    def _on_postgres(self, statement: str) -> list[Any]:
+        """In a thread, because a query runs inside the loop."""
+        rows: list[Any] = []
+
+        async def session() -> None:
+            connection = await asyncpg.connect(self.url)
+            rows.extend(tuple(row) for row in await connection.fetch(statement))
+            await connection.close()
+
+        thread = threading.Thread(target=lambda: asyncio.run(session()))
+        thread.start()
+        thread.join()
+        return rows
+
+    @contextlib.asynccontextmanager
+    async def holding_writers_up(self) -> AsyncIterator[None]:
+        if not self.url:
+            with writer_lock(self._path):
+                yield
+            return
+        connection = await asyncpg.connect(self.url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
+            yield
+        await connection.close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, database_url: str) -> Elsewhere:
+    return Elsewhere(tmp_path / "notes.db", database_url)
+
+
+@pytest.fixture
+async def database(tmp_path: Path, database_url: str, elsewhere: Elsewhere) -> AsyncIterator[Database]:
+    if not database_url:
+        prepare(tmp_path / "notes.db")
+    elsewhere.execute(NOTES)
+    database = PostgresDatabase(database_url) if database_url else SqliteDatabase(tmp_path / "notes.db", durable=False)
+    yield database
+    await database.close()
+
+
+def rows(connection: Connection) -> Any:
+    return connection.execute(text("SELECT name FROM notes"))
+
+
+def scalars(connection: Connection) -> Any:
+    return rows(connection).scalars()
+
+
+def generator(connection: Connection) -> Iterator[str]:
+    yield from names(connection)
+
+
+async def test_a_query_that_returns_an_iterator_and_no_value_is_refused(database: Database):
+    for query in (rows, scalars, generator):
+        for way in (database.read, database.scan, database.write):
+            with pytest.raises(TypeError, match="a query returns values"):
+                await way(query)
+
+
+async def test_a_refused_query_leaves_no_snapshot_behind(database: Database, elsewhere: Elsewhere):
+    await database.write(add, "a")
+    with pytest.raises(TypeError):
+        await database.read(rows)
+    elsewhere.execute("INSERT INTO notes VALUES ('b', 0)")
+    assert await database.read(names) == ["a", "b"]
+
+
+@pytest.mark.parametrize("way", ["read", "scan"])
+async def test_a_read_is_one_snapshot(database: Database, elsewhere: Elsewhere, way: str):
+    def before_and_after(connection: Connection) -> tuple[list[str], list[str]]:
+        before = names(connection)
+        elsewhere.execute("INSERT INTO notes VALUES ('b', 0)")
+        return before, names(connection)
+
+    await database.write(add, "a")
+    assert await getattr(database, way)(before_and_after) == (["a"], ["a"])
+    assert await database.read(names) == ["a", "b"]
+
+
+async def test_what_a_write_returned_for_is_seen_by_everybody(database: Database, elsewhere: Elsewhere):
+    def add_and_look(connection: Connection) -> list[Any]:
+        add(connection, "a")
+        return elsewhere.execute("SELECT name FROM notes")
+
+    assert await database.write(add_and_look) == []
+    assert elsewhere.execute("SELECT name FROM notes") == [("a",)]
+
+
+async def test_writes_at_once_are_all_carried_out(database: Database):
+    expected = [f"{number:03}" for number in range(100)]
+    assert await asyncio.gather(*[database.write(add, name) for name in expected]) == expected
+    assert await database.read(names) == expected
+
+
+async def test_the_exception_of_one_write_leaves_the_others(database: Database):
+    def add_and_fail(connection: Connection, name: str) -> None:
+        add(connection, name)
+        raise KeyError(name)
+
+    writes = [database.write(add_and_fail if name in "cf" else add, name) for name in "abcdefgh"]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [repr(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [
+        "KeyError('c')",
+        "KeyError('f')",
+    ]
+    assert await database.read(names) == list("abdegh")
+
+
+async def test_the_write_of_a_waiter_that_went_away_is_carried_out(database: Database, elsewhere: Elsewhere):
+    async with elsewhere.holding_writers_up():
+        waiter = asyncio.create_task(database.write(add, "a"))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+    await database.write(add, "b")
+    assert await database.read(names) == ["a", "b"]
+
+
+async def test_closing_waits_for_the_writes_that_were_handed_over(database: Database, elsewhere: Elsewhere):
+    writes = [asyncio.create_task(database.write(add, name)) for name in "ab"]
+    await asyncio.sleep(0)
+    await database.close()
+    assert await asyncio.gather(*writes) == ["a", "b"]
+    assert elsewhere.execute("SELECT name FROM notes ORDER BY name") == [("a",), ("b",)]
+
+
+# --- the same answers -------------------------------------------------------------------------------------------------
+
+REPOSITORY = RepositoryName("team-a/app")
+SUBJECT = Digest.of(b"subject")
+
+
+def index_with(**fields: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], **fields}).encode()
+
+
+async def test_text_is_in_byte_order_whatever_the_databases_collation(registry: Registry, elsewhere: Elsewhere):
+    tags = [
+        Tag(name) for name in ("b", "B", "a", "_", "Z", "z", "A-", "A_", "A.", "1.10.0", "1.9.0", "aa", "a-b", "a.b")
+    ]
+    await registry.push_manifest(REPOSITORY, tags[0], index_with(), OCI_INDEX, Caller(), tags[1:])
+    names_of_repositories = [RepositoryName(name) for name in ("a-b", "a/b", "a.b", "a_b", "a0", "ab", "a")]
+    for name in names_of_repositories:
+        await registry.push_manifest(name, Tag("1"), index_with(), OCI_INDEX, Caller())
+    if elsewhere.url:
+        print(
+            "the server's own order:",
+            elsewhere.execute("SELECT v FROM (VALUES ('a'), ('B'), ('_')) AS t (v) ORDER BY v"),
+        )
+    paged, last = [], ""
+    while page := (await registry.list_tags(REPOSITORY, last, 3))[0]:
+        paged, last = paged + page, page[-1]
+    assert paged == sorted(tags)
+    assert (await registry.list_repositories("", 100))[0] == sorted([*names_of_repositories, REPOSITORY])
+    assert (await registry.list_repositories("a.b", 2))[0] == ["a/b", "a0"]
+
+
+async def test_nul_and_lone_surrogates_stay_in_the_bytes_of_a_manifest(registry: Registry):
+    odd = "x\0y\ud800z"
+    body = index_with(
+        artifactType="a/b" + odd,
+        annotations={odd: odd},
+        subject={"mediaType": odd, "digest": SUBJECT, "size": 2**63 - 1},
+    )
+    pushed = await registry.push_manifest(REPOSITORY, Tag("odd"), body, OCI_INDEX, Caller("ann"))
+    assert (await registry.get_manifest(REPOSITORY, Tag("odd"))).content == body
+    (referrer,), _ = await registry.list_referrers(REPOSITORY, SUBJECT, None, "", 10)
+    assert referrer.digest == pushed.digest
+    assert json.loads(referrer.annotations) == {odd: odd}
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def on_postgres(postgres_server: str) -> AsyncIterator[PostgresDatabase]:
+    """The server's own database, because these have nothing to compare with on SQLite, where writers stand in line."""
+    url = postgres_server.format(name="postgres")
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"DROP TABLE IF EXISTS notes; {NOTES}; INSERT INTO notes VALUES ('a', 0), ('b', 0)")
+    await connection.close()
+    database = PostgresDatabase(url)
+    yield database
+    await database.close()
+
+
+class Meeting:
+    """Two transactions that each take a row before either goes on; what is repeated waits for nobody."""
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+        self._both = asyncio.Event()
+
+    async def wait(self, name: str) -> None:
+        self.attempts.append(name)
+        if len(self.attempts) >= 2:
+            self._both.set()
+        await self._both.wait()
+
+
+def raise_value(connection: Connection, name: str) -> None:
+    connection.execute(text("UPDATE notes SET value = value + 1 WHERE name = :name"), {"name": name})
+
+
+async def test_a_deadlock_is_resolved_by_writing_again(on_postgres: PostgresDatabase):
+    from sqlalchemy.util import await_only
+
+    meeting = Meeting()
+
+    def in_order(connection: Connection, first: str, second: str) -> None:
+        raise_value(connection, first)
+        await_only(meeting.wait(first))
+        raise_value(connection, second)
+
+    await asyncio.gather(on_postgres.write(in_order, "a", "b"), on_postgres.write(in_order, "b", "a"))
+    assert len(meeting.attempts) > 2  # one of the two was told of a deadlock, perhaps more than once
+    assert await on_postgres.read(lambda c: list(c.execute(text("SELECT value FROM notes")).scalars())) == [2, 2]
+
+
+async def test_a_serialization_failure_is_resolved_by_writing_again(on_postgres: PostgresDatabase):
+    from sqlalchemy.util import await_only
+
+    meeting = Meeting()
+
+    def serializable(connection: Connection, name: str) -> None:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        connection.execute(text("SELECT SUM(value) FROM notes")).scalar()
+        await_only(meeting.wait(name))
+        raise_value(connection, name)
+
+    await asyncio.gather(on_postgres.write(serializable, "a"), on_postgres.write(serializable, "b"))
+    assert len(meeting.attempts) > 2
+    assert await on_postgres.read(lambda c: list(c.execute(text("SELECT value FROM notes")).scalars())) == [1, 1]
