@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteDatabase]:
 
 async def test_a_step_limit_fails_an_unbounded_read_and_no_scan(path: Path):
     async with opened(path, step_limit=20_000) as database:
-        with pytest.raises(OperationalError, match="interrupted"):
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
             await database.read(count_to, 10_000)
         assert await database.scan(count_to, 10_000) == 10_000
 

@@ -134,6 +134,15 @@ def test_a_device_is_refused_by_its_name(kind: bytes) -> None:
     assert (refused.rule, refused.message) == ("members_are_files", "the archive has the device 'app/dev'")
 
 
+def test_a_link_that_claims_to_have_content_is_refused_as_by_helm(helm4: Tool) -> None:
+    link = tarfile.TarInfo("app/link")
+    link.type, link.linkname, link.size = tarfile.LNKTYPE, "app/Chart.yaml", 5
+    content = gzip.compress(link.tobuf() + tar([CHART]))
+    assert fault(content).message == "the archive has the link 'app/link' with a size"
+    (helm4.home / "app.tgz").write_bytes(content)
+    helm4("show", "chart", "app.tgz", status=1)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -112,6 +112,8 @@ def _take(archive: Archive, member: Member, stream: Inflater, limits: Limits) ->
     top, path = _place(raw)
     if member.is_device:
         raise ArchiveInvalid("members_are_files", f"the archive has the device {shown(raw)}", "leave it out")
+    if member.is_link and member.declared > 0:  # Helm waits for content that a link does not have
+        raise ArchiveInvalid("members_are_files", f"the archive has the link {shown(raw)} with a size", _PACKAGE)
     if archive.inflated + member.size >= limits.total:
         raise _too_large(limits)
     if member.size > limits.file:

@@ -39,12 +39,13 @@ class TarTooLarge(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member's header. `kind` is the type flag; `size` in bytes, 0 for those without content."""
+    """One member's header. `kind` is the type flag; `size` in bytes, 0 for what has no content, whatever it says."""
 
     name: bytes
     kind: int
     size: int
     mode: int
+    declared: int
 
     @property
     def is_directory(self) -> bool:
@@ -180,11 +181,10 @@ def _member(header: bytes, extended: dict[bytes, bytes], long_name: bytes) -> Me
     if kind == 0:  # the oldest archives know a directory by its name
         kind = ord("5") if name.endswith(b"/") else ord("0")
     size = _decimal(extended[b"size"]) if extended.get(b"size") else _number(header[124:136])
-    if kind in _WITHOUT_DATA:
-        size = 0
-    if size < 0:
+    content = 0 if kind in _WITHOUT_DATA else size
+    if content < 0:
         raise TarInvalid("a member has a negative size")
-    return Member(name, kind, size, _number(header[100:108]))
+    return Member(name, kind, content, _number(header[100:108]), size)
 
 
 def _ustar_name(header: bytes) -> bytes:
