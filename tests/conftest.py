@@ -19,6 +19,7 @@ from charthouse.settings import Settings, load
 from support import postgres
 
 DATABASES = ("sqlite", "postgres")
+STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded
 _names = itertools.count()
 
 
@@ -76,14 +77,14 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 async def registry(settings: Settings, clock: Clock) -> AsyncIterator[Registry]:
-    registry = await open_registry(settings, clock=clock, durable=False)
+    registry = await open_registry(settings, clock=clock, durable=False, step_limit=STEP_LIMIT)
     yield registry
     await registry.close()
 
 
 @pytest.fixture
 async def app(settings: Settings, clock: Clock) -> AsyncIterator[FastAPI]:
-    app = create_app(settings, clock=clock, durable=False)
+    app = create_app(settings, clock=clock, durable=False, step_limit=STEP_LIMIT)
     async with app.router.lifespan_context(app):
         yield app
 

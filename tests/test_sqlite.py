@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from sqlite3 import OperationalError
 from typing import Any
 
 import pytest

@@ -22,14 +22,16 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_EVERY = 3600  # seconds
 
 
-def create_app(settings: Settings, *, clock: Clock = time.time, durable: bool = True) -> FastAPI:
-    """The registry is opened when the application starts and closed when it ends; `durable` as in `open_registry`."""
+def create_app(
+    settings: Settings, *, clock: Clock = time.time, durable: bool = True, step_limit: int | None = None
+) -> FastAPI:
+    """The registry is opened when the application starts, with `open_registry`, and closed when it ends."""
     api = create_api()
     cache = PullCache(api, settings.pull_cache)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        registry = await open_registry(settings, clock=clock, durable=durable)
+        registry = await open_registry(settings, clock=clock, durable=durable, step_limit=step_limit)
         api.registry = cache.registry = app.state.registry = registry
         housekeeping = asyncio.create_task(_keep_house(registry))
         try:

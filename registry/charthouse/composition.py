@@ -13,13 +13,15 @@ from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.uploads import UploadIds, load_key
 
 
-async def open_registry(settings: Settings, *, clock: Clock = time.time, durable: bool = True) -> Registry:
+async def open_registry(
+    settings: Settings, *, clock: Clock = time.time, durable: bool = True, step_limit: int | None = None
+) -> Registry:
     """A registry over the settings' database and folder, both made and brought up to date.
 
-    `durable=False` leaves every fsync out. Raises DatabaseError, OSError.
+    `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's. Raises DatabaseError, OSError.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
-    database = await _open_database(settings, durable=durable)
+    database = await _open_database(settings, durable=durable, step_limit=step_limit)
     upload_ids = UploadIds(load_key(settings.data), settings.upload_expiry)
     return Registry(settings, database, open_store(settings, durable=durable), upload_ids, clock)
 
@@ -34,7 +36,7 @@ async def open_existing(settings: Settings) -> Registry:
     return await open_registry(settings)
 
 
-async def _open_database(settings: Settings, *, durable: bool) -> Database:
+async def _open_database(settings: Settings, *, durable: bool, step_limit: int | None) -> Database:
     if settings.database:
         from charthouse.database.postgres import PostgresDatabase  # an extra
 
@@ -44,4 +46,4 @@ async def _open_database(settings: Settings, *, durable: bool) -> Database:
 
     path = settings.data / DATABASE_NAME
     migrate_sqlite(path)
-    return SqliteDatabase(path, durable=durable)
+    return SqliteDatabase(path, durable=durable, step_limit=step_limit)

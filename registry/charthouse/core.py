@@ -376,6 +376,7 @@ class Registry:
 
     async def check(self) -> None:
         """Raises whatever keeps the registry from answering."""
+        self._database.check()
         await self._database.read(queries.is_reachable)
         await self._store.check()
 

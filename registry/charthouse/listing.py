@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from charthouse.linting import Report, summary
 from charthouse.queries import Chart
 
 PIPE_WIDTH = 200  # columns, where no terminal says how many there are
@@ -31,6 +32,24 @@ def print_charts(charts: Sequence[Chart], *, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     console.print(table if charts else "no charts yet")
+
+
+def print_reports(reports: Sequence[Report]) -> None:
+    """Each finding, and for several charts a table that counts them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    for report in reports:
+        for finding in report.findings:
+            console.print(f"{report.name}: {finding.severity}: {_CONTROL.sub('?', str(finding))}", markup=False)
+    if len(reports) == 1 and not reports[0].findings:
+        console.print(f"{reports[0].name}: nothing to say", markup=False)
+    if len(reports) > 1:
+        table = Table("charts", "", box=None, show_header=False)
+        for name, count in summary(reports):
+            table.add_row(str(count), name)
+        console.print(table)
 
 
 @contextlib.contextmanager

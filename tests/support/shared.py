@@ -26,7 +26,7 @@ async def shared_client(
 ) -> AsyncIterator[httpx.AsyncClient]:
     database = "" if request.param == "sqlite" else await _create_database(request.getfixturevalue("postgres_server"))
     settings = load({"data": tmp_path_factory.mktemp("shared"), "database": database}, environ={})
-    async with running(create_app(settings, durable=False)) as client:
+    async with running(create_app(settings, durable=False, step_limit=200_000)) as client:
         yield client
 
 

@@ -1,0 +1,224 @@
+"""What a push and a pull cost, counted: commits, fsyncs, statements, memory. Numbers change only on purpose."""
+
+import contextlib
+import hashlib
+import http.client
+import io
+import itertools
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from charthouse.database.sqlite import SqliteDatabase
+from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
+from support.server import serving
+
+CONFIG = json.dumps({"name": "app", "version": "1.0.0", "apiVersion": "v2"}).encode()  # as YAML too
+MEMORY_LIMIT = 150 * 1024 * 1024
+SIZE = (1024 if os.environ.get("LONG_TESTS") == "1" else 256) * 1024 * 1024  # bytes pushed and pulled at once
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def described(content: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+
+
+class Chart:
+    """Of 20 KiB, which no compression makes smaller. All have the same config."""
+
+    def __init__(self, number: int) -> None:
+        self.layer = archive({"Chart.yaml": CONFIG, "data": hashlib.shake_256(b"%d" % number).digest(20 * 1024)})
+        manifest = {
+            "schemaVersion": 2,
+            "config": described(CONFIG, CHART_CONFIG),
+            "layers": [described(self.layer, CHART_LAYER)],
+        }
+        self.manifest = json.dumps(manifest).encode()
+
+
+def archive(contents: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for path, content in contents.items():
+            entry = tarfile.TarInfo(f"app/{path}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def counting(app: FastAPI) -> Iterator[Counter[str]]:
+    """Commits and statements as the drivers make them, and fsyncs of the blob store."""
+    counts: Counter[str] = Counter()
+    store = app.state.registry._store
+    fsync, store._fsync = store._fsync, lambda _: counts.update(["fsyncs"])
+    database = app.state.registry._database
+    try:
+        with on_sqlite(database, counts) if isinstance(database, SqliteDatabase) else on_postgres(counts):
+            yield counts
+    finally:
+        store._fsync = fsync
+
+
+@contextlib.contextmanager
+def on_sqlite(database: SqliteDatabase, counts: Counter[str]) -> Iterator[None]:
+    def trace(sql: str) -> None:
+        if sql == "COMMIT":
+            counts["commits"] += 1
+        elif not sql.startswith(("BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA", "--")):
+            counts["statements"] += 1
+
+    connections = (database._reader.driver, database._writer._raw)
+    for connection in connections:
+        connection.set_trace_callback(trace)
+    yield
+    for connection in connections:
+        connection.set_trace_callback(None)
+
+
+@contextlib.contextmanager
+def on_postgres(counts: Counter[str]) -> Iterator[None]:
+    def statement(*_: object) -> None:
+        counts["statements"] += 1
+
+    def commit(_: object) -> None:
+        counts["commits"] += 1
+
+    event.listen(Engine, "before_cursor_execute", statement)
+    event.listen(Engine, "commit", commit)
+    yield
+    event.remove(Engine, "before_cursor_execute", statement)
+    event.remove(Engine, "commit", commit)
+
+
+async def push_blob(client: httpx.AsyncClient, content: bytes) -> None:
+    """As Helm does: is it there, then POST and PUT."""
+    digest = digest_of(content)
+    if (await client.head(f"/v2/team-a/app/blobs/{digest}")).status_code == 200:
+        return
+    begun = await client.post("/v2/team-a/app/blobs/uploads/")
+    done = await client.put(begun.headers["location"], params={"digest": digest}, content=content)
+    assert done.status_code == 201
+
+
+async def push(client: httpx.AsyncClient, chart: Chart, *references: str) -> None:
+    await push_blob(client, CONFIG)
+    await push_blob(client, chart.layer)
+    for reference in references:
+        url = f"/v2/team-a/app/manifests/{reference}"
+        done = await client.put(url, content=chart.manifest, headers={"Content-Type": OCI_MANIFEST})
+        assert done.status_code == 201, done.text
+
+
+async def pull(client: httpx.AsyncClient, tag: str) -> bytes:
+    manifest = await client.get(f"/v2/team-a/app/manifests/{tag}")
+    blobs = [manifest.json()["config"], *manifest.json()["layers"]]
+    pulled = [(await client.get(f"/v2/team-a/app/blobs/{blob['digest']}")).content for blob in blobs]
+    assert pulled[0] == CONFIG
+    return pulled[1]
+
+
+@pytest.fixture
+def one_by_one(database_url: str) -> int:
+    """SQLite's driver runs an insertion of two rows as two statements: what a new manifest names."""
+    return int(not database_url)
+
+
+async def test_pushing_a_small_chart_is_three_commits_and_two_fsyncs(app, client, one_by_one):
+    chart = Chart(1)
+    with counting(app) as counts:
+        await push(client, chart, "1.0.0")
+    # The layer's two-hex folder is new as well.
+    assert counts == {"commits": 3, "fsyncs": 3, "statements": 27 + one_by_one}
+
+
+async def test_a_folder_that_is_there_costs_no_third_fsync(app, client, one_by_one):
+    first = Chart(1)
+    second = next(
+        chart for chart in map(Chart, range(2, 9999)) if digest_of(chart.layer)[:9] == digest_of(first.layer)[:9]
+    )
+    await push(client, first, "1.0.0")
+    with counting(app) as counts:
+        await push(client, second, "1.0.0")
+    # The config is held already.
+    assert counts == {"commits": 2, "fsyncs": 2, "statements": 23 + one_by_one}
+
+
+async def test_what_helm_pushes_by_digest_and_then_by_tag_is_four_commits(app, client, one_by_one):
+    chart = Chart(1)
+    with counting(app) as counts:
+        await push(client, chart, digest_of(chart.manifest), "1.0.0")
+    assert counts == {"commits": 4, "fsyncs": 3, "statements": 38 + one_by_one}
+
+
+async def test_pushing_the_same_chart_again_touches_no_file(app, client):
+    chart = Chart(1)
+    await push(client, chart, "1.0.0")
+    with counting(app) as counts:
+        await push(client, chart, "1.0.0")
+    assert counts == {"commits": 1, "statements": 14}
+
+
+async def test_what_a_pull_asks_the_database(app, client):
+    chart = Chart(1)
+    await push(client, chart, "1.0.0")
+    with counting(app) as counts:
+        assert await pull(client, "1.0.0") == chart.layer
+    assert counts == {"statements": 3}
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+ZEROS = bytes(1024 * 1024)
+
+
+def peak_memory(port: int) -> int:
+    """VmHWM of the process that listens there, in bytes."""
+    inodes = [
+        line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} 00000000" in line
+    ]
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if entry.readlink().name in {f"socket:[{inode}]" for inode in inodes}:
+                status = (entry.parent.parent / "status").read_text()
+                return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    raise AssertionError(f"nobody listens on {port}")
+
+
+def test_pushing_and_pulling_a_large_blob_keeps_the_server_small(tmp_path: Path):
+    """256 MiB, or 1 GiB where LONG_TESTS=1."""
+    hashed = hashlib.sha256()
+    for _ in range(SIZE // len(ZEROS)):
+        hashed.update(ZEROS)
+    path = f"/v2/team-a/large/blobs/sha256:{hashed.hexdigest()}"
+    with (
+        serving(tmp_path) as server,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client,
+    ):
+        zeros = itertools.repeat(ZEROS, SIZE // len(ZEROS))
+        url = f"/v2/team-a/large/blobs/uploads/?digest={path.rpartition('/')[2]}"
+        client.request("POST", url, body=zeros, headers={"Content-Length": str(SIZE)})
+        pushed = client.getresponse()
+        assert (pushed.status, pushed.read()) == (201, b"")
+        client.request("GET", path)
+        pulled = client.getresponse()
+        received, buffer = 0, bytearray(len(ZEROS))
+        while count := pulled.readinto(buffer):
+            received += count
+        assert received == SIZE
+        peak = peak_memory(server.port)
+    print(f"pushed and pulled {SIZE:,} bytes; at most {peak:,} bytes of memory")
+    assert peak < MEMORY_LIMIT
