@@ -396,8 +396,9 @@ async def test_nul_and_lone_surrogates_anywhere_are_kept_as_they_came(remote):
     assert "\\ud800" in error_of(await remote.put_manifest(document, "2.0", OCI_INDEX), 404, "MANIFEST_BLOB_UNKNOWN")
 
 
-async def test_a_chart_with_an_odd_config_is_kept_as_it_came(remote):
-    """What a list shows of it must not keep it out of either database."""
+async def test_a_chart_with_an_odd_config_is_refused_in_words_and_nothing_is_stored(remote):
+    layer = descriptor(b"{}", CHART_LAYER)
+    await remote.push_blob(b"{}")
     for config in (
         b"",
         b"[" * 100_000,
@@ -406,10 +407,9 @@ async def test_a_chart_with_an_odd_config_is_kept_as_it_came(remote):
         b"9" * 5000,
     ):
         await remote.push_blob(config)
-        layer = descriptor(b"{}", CHART_LAYER, urls=["https://x.example"])
         body = image(config=descriptor(config, CHART_CONFIG), layers=[layer])
-        await remote.push_manifest(body, "1.0")
-        assert (await remote.call("GET", "manifests/1.0")).content == body
+        assert "the config blob" in error_of(await remote.put_manifest(body, "1.0"), 400, "MANIFEST_INVALID")
+        assert await remote.statuses(f"manifests/{Digest.of(body)}") == [404]
 
 
 # --- queries ----------------------------------------------------------------------------------------------------------

@@ -222,3 +222,13 @@ def test_pushing_and_pulling_a_large_blob_keeps_the_server_small(tmp_path: Path)
         peak = peak_memory(server.port)
     print(f"pushed and pulled {SIZE:,} bytes; at most {peak:,} bytes of memory")
     assert peak < MEMORY_LIMIT
+
+
+async def test_a_small_blob_that_comes_in_pieces_is_a_row_like_any_other(app: FastAPI, client: httpx.AsyncClient):
+    begun = await client.post("/v2/team-a/app/blobs/uploads/")
+    patched = await client.patch(begun.headers["location"], content=CONFIG[:10])
+    with counting(app) as counts:
+        done = await client.put(patched.headers["location"], params={"digest": digest_of(CONFIG)}, content=CONFIG[10:])
+    assert done.status_code == 201
+    assert (await client.get(f"/v2/team-a/app/blobs/{digest_of(CONFIG)}")).content == CONFIG
+    assert (counts["commits"], counts["fsyncs"]) == (1, 0)

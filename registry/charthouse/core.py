@@ -217,7 +217,11 @@ class Registry:
 
     async def _name_upload(self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool) -> None:
         known = await self._database.read(queries.stored_blob, digest) is not None
-        if known and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
+        held = known and await self._database.write(transactions.hold_blob, repository, digest, self._now())
+        if not held and upload.offset <= self.settings.inline_blobs:  # in pieces, as crane and Docker send configs
+            await self._push_inline(repository, digest, await upload.content())
+            held = True
+        if held:
             # What came in this one request may be sent again under the same id by a client that missed the answer.
             await (upload.discard() if resumed else upload.rewind(0))
             return

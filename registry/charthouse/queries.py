@@ -422,6 +422,7 @@ _LIST_CHARTS = """
     JOIN repositories r ON r.id = c.repository_id
     JOIN manifests m ON m.repository_id = c.repository_id AND m.digest = c.manifest
     LEFT JOIN tags t ON t.repository_id = c.repository_id AND t.digest = c.manifest"""
+_DEPRECATED = 6  # its place in the row
 _ALL_CHARTS = text(_LIST_CHARTS + " ORDER BY r.name, c.manifest, t.name")
 _CHARTS_OF = text(_LIST_CHARTS + " WHERE r.name = :name ORDER BY r.name, c.manifest, t.name")
 
@@ -462,6 +463,7 @@ def list_charts(connection: Connection, repository: RepositoryName | None = None
         rows = connection.execute(_CHARTS_OF, {"name": repository}).all()
     charts: dict[tuple[str, str], Chart] = {}
     for *columns, tag in rows:
+        columns[_DEPRECATED] = bool(columns[_DEPRECATED])  # SQLite has numbers for it
         chart = charts.setdefault((columns[0], columns[1]), Chart(*columns))
         if tag is not None:
             charts[columns[0], columns[1]] = replace(chart, tags=(*chart.tags, tag))

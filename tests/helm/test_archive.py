@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import tarfile
 import zlib
 
@@ -159,6 +160,7 @@ def test_a_link_that_claims_to_have_content_is_refused_as_by_helm(helm4: Tool) -
         gzip.compress(tar([CHART])[:1024]) + b"garbage",
         zlib.compress(tar([CHART])),
     ],
+    ids=itertools.count(),  # their bytes have the time in them
 )
 def test_what_is_no_gzip_tar_is_refused(content: bytes) -> None:
     assert fault(content).rule == "archive_is_a_gzip_tar"

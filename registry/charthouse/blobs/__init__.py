@@ -29,6 +29,9 @@ class Upload(Protocol):
     async def digest(self, algorithm: str) -> Digest:
         """Of all its bytes, those of earlier requests included."""
 
+    async def content(self) -> bytes:
+        """All its bytes at once: for those that are few."""
+
     async def publish(self, digest: Digest) -> str:
         """Makes the bytes a blob that survives a power cut, and ends the upload. Returns the blob's key."""
 

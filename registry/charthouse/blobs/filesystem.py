@@ -233,6 +233,14 @@ class UploadFile:
             hashed.update(piece)
         return Digest(f"{algorithm}:{hashed.hexdigest()}")
 
+    async def content(self) -> bytes:
+        return await self._store.in_thread(self._content)
+
+    def _content(self) -> bytes:
+        self._flush()
+        os.lseek(self._lock.fileno(), 0, os.SEEK_SET)
+        return b"".join(iter(lambda: os.read(self._lock.fileno(), PIECE), b""))
+
     async def publish(self, digest: Digest) -> str:
         return await self._store.in_thread(self._publish, digest)
 

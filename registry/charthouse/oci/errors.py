@@ -14,7 +14,7 @@ SERVER_FAULT = 500
 
 def render(error: RegistryError) -> Response:
     if error.status >= SERVER_FAULT:
-        log.critical("%s", error.message)
+        log.critical("%s", error.message.encode("utf-8", "replace").decode())  # a name may hold lone surrogates
     entry = {"code": error.code, "message": error.message}
     if error.detail:
         entry["detail"] = error.detail
