@@ -44,7 +44,7 @@ def create_app(
     app.include_router(pages.router)
     # From inside to outside.
     app.add_middleware(AtV2, api=cache if settings.pull_cache else api)
-    if settings.on_loopback:
+    if settings.on_loopback or settings.host_name:
         app.add_middleware(HostCheck, host_names=settings.host_name)
     return app
 

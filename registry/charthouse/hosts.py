@@ -1,4 +1,4 @@
-"""Who may be named in a request's Host: on loopback, only this machine.
+"""Who may be named in a request's Host: this machine and what `host_name` adds.
 
 A page of a foreign site can have its own name point to 127.0.0.1 and then speak to an open registry there as if it were
 its own server (DNS rebinding). Its requests carry that name in Host.
@@ -18,7 +18,7 @@ LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 
 
 class HostCheck:
-    """Refuses with 421 what is addressed to another name. For a registry that listens on loopback alone."""
+    """Refuses with 421 what is addressed to another name: on loopback, and wherever names are given."""
 
     def __init__(self, app: ASGIApp, host_names: Sequence[str]) -> None:
         self._app = app
@@ -53,6 +53,6 @@ def without_port(host: str) -> str:
 def _refusal(host: str) -> Misdirected:
     name = without_port(host)
     return Misdirected(
-        f"this registry listens on loopback only and does not answer to the name {shown(name)}:"
+        f"this registry does not answer to the name {shown(name)}:"
         f" start it with --host-name {name if name.isprintable() and ' ' not in name else 'NAME'} to allow it"
     )

@@ -100,7 +100,9 @@ class Settings:
     )
     port: int = setting(5000, whole(0, 65535), "Port to listen on; 0 picks a free one.")
     host_name: tuple[str, ...] = setting(
-        (), words, "Further names by which clients on this machine may address a registry on loopback."
+        (),
+        words,
+        "Further names that the registry answers to; given on other addresses than loopback, others are refused.",
     )
     data: Path = setting(  # noqa: RUF009 - a Path is as immutable as the others
         Path("charthouse-data"), Path, "Folder of the blobs and, with SQLite, of the metadata."
