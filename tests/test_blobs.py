@@ -107,8 +107,8 @@ async def test_what_was_rewound_does_not_count(store: BlobStore, before: int):
     assert await get(store, key, before + 11) == LARGE[:before] + b"another end"
 
 
-async def test_an_upload_that_has_not_begun_has_no_bytes(store: BlobStore):
-    assert await store.upload_size(upload_id()) == 0
+async def test_an_upload_that_nobody_has_written_to_has_no_size(store: BlobStore):
+    assert await store.upload_size(upload_id()) is None
 
 
 async def test_an_upload_goes_on_at_any_worker(stores: Callable[[], BlobStore]):
@@ -174,11 +174,11 @@ async def test_uploads_go_when_they_have_expired_by_the_clock_of_their_ids(store
     writing = await store.open_upload(busy)
     await writing.write(LARGE)
     assert await store.forget_uploads(NOW - EXPIRY) == 1
-    assert [await store.upload_size(session) > 0 for session in (old, fresh, busy)] == [False, True, True]
-    assert await store.upload_size(over) == 0  # its mark went too: the id is refused by then
+    assert [bool(await store.upload_size(session)) for session in (old, fresh, busy)] == [False, True, True]
+    assert await store.upload_size(over) is None  # its mark went too: the id is refused by then
     await writing.close()
     assert await store.forget_uploads(NOW - EXPIRY) == 1
-    assert await store.upload_size(busy) == 0
+    assert await store.upload_size(busy) is None
 
 
 async def test_a_request_that_is_cancelled_while_it_opens_an_upload_does_not_keep_it(store: BlobStore):
@@ -202,7 +202,7 @@ async def test_a_request_that_is_cancelled_while_it_writes_leaves_no_thread_behi
         await writing
     await upload.rewind(0)
     await upload.close()
-    assert await store.upload_size(session) == 0
+    assert await store.upload_size(session) is None
 
 
 async def test_a_store_that_works_says_so(store: BlobStore):

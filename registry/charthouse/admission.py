@@ -1,7 +1,8 @@
 """Whether a manifest may come in: the chart rules over what its blobs say, and the policy over everything else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from charthouse.errors import ManifestInvalid
@@ -15,6 +16,8 @@ from charthouse.queries import Chart
 from charthouse.settings import Settings
 
 INSPECTIONS_KEPT = 64
+MESSAGE_LIMIT = 8000  # bytes as JSON: Helm shows nothing of an error of more than 8 KiB
+LINE_LIMIT = 1000  # characters
 
 Read = Callable[[Descriptor], Awaitable[bytes]]
 
@@ -96,4 +99,16 @@ def _refuse(findings: Iterable[Finding]) -> None:
     """Each fault once, a line each. Raises MANIFEST_INVALID."""
     faults = dict.fromkeys(str(finding) for finding in findings if finding.severity == "reject")
     if faults:
-        raise ManifestInvalid("\n".join(faults))
+        raise ManifestInvalid("\n".join(_fitting(list(faults))))
+
+
+def _fitting(faults: Sequence[str]) -> Iterator[str]:
+    """As many as Helm shows, and how many there are beside them."""
+    left = MESSAGE_LIMIT
+    for count, fault in enumerate(faults):
+        line = fault if len(fault) <= LINE_LIMIT else f"{fault[:LINE_LIMIT]}…"
+        left -= len(json.dumps(line))
+        if count and left < 0:
+            yield f"and {len(faults) - count:,} more"
+            return
+        yield line

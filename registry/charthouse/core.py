@@ -5,8 +5,9 @@ blob store. Names, digests and references come parsed. What an operation raises 
 specification's words; every operation may raise DatabaseError or OSError when the registry itself fails.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], float]  # Unix seconds, as time.time
 Pieces = AsyncIterator[bytes]
 
+WHOLE_LIMIT = 1024 * 1024  # bytes of a blob that is kept in memory until it is all there
+HASHED_AT_ONCE = 64 * 1024  # bytes: 60 µs, what a change of threads costs as well
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
 ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archive may not have more either
@@ -122,6 +125,9 @@ class Registry:
 
     async def upload_offset(self, repository: RepositoryName, upload_id: str, caller: Caller) -> int:
         """Bytes received so far. Raises BLOB_UPLOAD_UNKNOWN."""
+        return await self._received(repository, upload_id, caller) or 0
+
+    async def _received(self, repository: RepositoryName, upload_id: str, caller: Caller) -> int | None:
         self._check_upload(repository, upload_id, caller)
         try:
             return await self._store.upload_size(upload_id)
@@ -163,10 +169,10 @@ class Registry:
 
         Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416), SIZE_INVALID, and DIGEST_INVALID for other bytes.
         """
-        if chunk is None and await self.upload_offset(repository, upload_id, caller) == 0:
-            head, complete = await _take(pieces, self.settings.inline_blobs)
+        if chunk is None and await self._received(repository, upload_id, caller) is None:
+            head, complete = await _take(pieces, WHOLE_LIMIT)
             if complete:
-                await self._push_inline(repository, digest, head)
+                await self._push_whole(repository, upload_id, digest, head)
                 return
             pieces = _chain(head, pieces)
         upload = await self._open_upload(repository, upload_id, caller)
@@ -192,6 +198,30 @@ class Registry:
             return False
         return await self._database.write(transactions.mount, repository, digest, readable, self._now())
 
+    async def _push_whole(self, repository: RepositoryName, upload_id: str, digest: Digest, content: bytes) -> None:
+        """What came at once needs no upload on the disk: a row, or a file that is written in one go."""
+        if len(content) > self.settings.blob_limit:
+            raise self._too_large()
+        if len(content) <= self.settings.inline_blobs:
+            await self._push_inline(repository, digest, content)
+            return
+        quick = len(content) <= HASHED_AT_ONCE
+        hashed = partial(Digest.of, content, digest.algorithm)
+        _compare(hashed() if quick else await asyncio.to_thread(hashed), digest)
+        await self._name_file(repository, digest, len(content), partial(self._store.put, upload_id, content))
+
+    async def _name_file(
+        self, repository: RepositoryName, digest: Digest, size: int, publish: Callable[[Digest], Awaitable[str]]
+    ) -> bool:
+        """Makes the repository hold the blob; False when its bytes were stored already and nothing was published."""
+        known = await self._database.read(queries.stored_blob, digest) is not None
+        if known and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
+            return False
+        blob = StoredBlob(digest, size, key=await publish(digest), content=None)
+        if not await self._database.write(transactions.name_blob, repository, blob, self._now()) and blob.key:
+            await self._store.delete(blob.key)  # somebody named the same bytes meanwhile, and theirs are kept
+        return True
+
     async def _push_inline(self, repository: RepositoryName, digest: Digest, content: bytes) -> None:
         _compare(Digest.of(content, digest.algorithm), digest)
         blob = StoredBlob(digest, len(content), key=None, content=content)
@@ -216,18 +246,12 @@ class Registry:
         await self._name_upload(repository, upload, digest, resumed=before > 0)
 
     async def _name_upload(self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool) -> None:
-        known = await self._database.read(queries.stored_blob, digest) is not None
-        held = known and await self._database.write(transactions.hold_blob, repository, digest, self._now())
-        if not held and upload.offset <= self.settings.inline_blobs:  # in pieces, as crane and Docker send configs
+        if upload.offset <= self.settings.inline_blobs:  # in pieces, as crane and Docker send configs
             await self._push_inline(repository, digest, await upload.content())
-            held = True
-        if held:
-            # What came in this one request may be sent again under the same id by a client that missed the answer.
-            await (upload.discard() if resumed else upload.rewind(0))
+        elif await self._name_file(repository, digest, upload.offset, upload.publish):
             return
-        blob = StoredBlob(digest, upload.offset, key=await upload.publish(digest), content=None)
-        if not await self._database.write(transactions.name_blob, repository, blob, self._now()) and blob.key:
-            await self._store.delete(blob.key)  # somebody named the same bytes meanwhile, and theirs are kept
+        # What came in this one request may be sent again under the same id by a client that missed the answer.
+        await (upload.discard() if resumed else upload.rewind(0))
 
     async def _receive(self, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None) -> None:
         if chunk and chunk[0] != upload.offset:
@@ -240,11 +264,14 @@ class Registry:
             await upload.write(piece)
             if upload.offset > self.settings.blob_limit:
                 await upload.rewind(before)
-                raise BlobTooLarge(f"the blob has more than {self.settings.blob_limit:,} bytes (setting blob_limit)")
+                raise self._too_large()
         if chunk and upload.offset != chunk[1] + 1:
             received = upload.offset - before
             await upload.rewind(before)
             raise SizeInvalid(f"Content-Range says {chunk[0]}-{chunk[1]}, but the body has {received:,} bytes")
+
+    def _too_large(self) -> BlobTooLarge:
+        return BlobTooLarge(f"the blob has more than {self.settings.blob_limit:,} bytes (setting blob_limit)")
 
     def _check_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> None:
         self._upload_ids.check(upload_id, repository, caller.name, self._clock())

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from charthouse import queries, versions
 from charthouse.database import Connection
-from charthouse.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, Unsupported
+from charthouse.errors import (
+    BlobUnknown,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameUnknown,
+    Unsupported,
+)
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
 from charthouse.queries import Chart, StoredBlob, StoredManifest
@@ -51,10 +58,19 @@ def put_manifest(connection: Connection, push: ManifestPush, *, sparse: bool) ->
 
 
 def demand_blobs(connection: Connection, repository: RepositoryName, manifest: Manifest) -> None:
-    """A chart's config and layers are here even where manifests may be sparse. Raises MANIFEST_BLOB_UNKNOWN."""
-    repository_id = queries.repository_id(connection, repository)
-    missing = queries.missing(connection, repository_id, manifest) if repository_id is not None else manifest.blobs
-    _refuse_missing(repository, missing)
+    """A chart's config and layers are here, even where manifests may be sparse, and as large as it says.
+
+    Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID for another size, with which Helm could not pull it.
+    """
+    held = {each: queries.find_blob(connection, repository, each.digest) for each in manifest.blobs}
+    _refuse_missing(repository, [each for each, blob in held.items() if blob is None])
+    wrong = [
+        f"the manifest says that {each.digest} has {each.size:,} bytes, it has {blob.size:,}; push it with helm push"
+        for each, blob in held.items()
+        if blob and blob.size != each.size
+    ]
+    if wrong:
+        raise ManifestInvalid("\n".join(wrong[:MISSING_SHOWN]))
 
 
 def _demand_references(connection: Connection, repository_id: int, push: ManifestPush) -> None:

@@ -30,7 +30,7 @@ def moves(there: Tagged | None, tag: Tag, push: ManifestPush) -> bool:
         return True
     if push.tags:
         _keep_kind(there, tag, push)
-    if push.chart is None or not there.is_chart or not is_fixed(push.chart.version, push.versions):
+    if push.chart is None or not _is_fixed_version(there, tag, push.versions):
         return True
     if (there.config, there.layer) != (push.chart.config, push.chart.layer):
         raise VersionImmutable(_refusal(there, push, push.chart))
@@ -51,6 +51,11 @@ def is_fixed(version: str, policy: str) -> bool:
         return True
 
 
+def _is_fixed_version(there: Tagged, tag: Tag, policy: str) -> bool:
+    """Where names are relaxed a chart may have other tags than its version, and those move."""
+    return there.version is not None and tag == tag_of_version(there.version) and is_fixed(there.version, policy)
+
+
 def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:
     was: rules.Kind = "chart" if there.is_chart else "other"
     faults = list(rules.kind_of_tag_changes(tag, was=was, becomes="chart" if push.manifest.is_chart else "other"))
@@ -61,8 +66,9 @@ def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:
 def _refusal(there: Tagged, push: ManifestPush, chart: Chart) -> str:
     when = datetime.fromtimestamp(there.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     by = f" by {there.pushed_by}" if there.pushed_by else ""
+    which = "released versions" if push.versions == "releases-immutable" else "versions"
     fact = (
-        f"{push.repository} has version {chart.version} already, and released versions cannot be replaced:"
+        f"{push.repository} has version {there.version} already, and {which} cannot be replaced:"
         f" {there.digest} was pushed {when}{by}"
     )
     if there.contents and there.contents == chart.contents and there.layer != chart.layer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ class Server:
         manifest = self.request("GET", f"{repository}/manifests/{reference}", headers={"Accept": OCI_MANIFEST})
 
         async def push() -> None:
-            registry = await open_existing(self.settings)
+            registry = await open_existing(dataclasses.replace(self.settings, names="warn"))
             try:
                 await registry.push_manifest(
                     RepositoryName.parse(repository),

@@ -51,8 +51,11 @@ class BlobStore(Protocol):
     async def open_upload(self, upload_id: str) -> Upload:
         """The upload of that id, made when there is none. Raises UploadBusy, UploadEnded."""
 
-    async def upload_size(self, upload_id: str) -> int:
-        """Bytes received so far, 0 for an upload that has not begun. Raises UploadEnded."""
+    async def upload_size(self, upload_id: str) -> int | None:
+        """Bytes received so far, None for an upload that nobody has written to. Raises UploadEnded."""
+
+    async def put(self, upload_id: str, content: bytes, digest: Digest) -> str:
+        """A blob whose bytes came at once in that upload, safe when this returns. Returns its key."""
 
     def read(self, key: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
         """`length` bytes from `start` of a blob of `size` bytes, in pieces. Raises BlobDamaged for another size."""

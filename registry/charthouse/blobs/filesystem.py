@@ -72,27 +72,42 @@ class FilesystemStore:
             raise
         return upload
 
-    async def upload_size(self, upload_id: str) -> int:
-        return await self.in_thread(self._upload_size, self._uploads / upload_id)
+    async def upload_size(self, upload_id: str) -> int | None:
+        return self._upload_size(self._uploads / upload_id)  # two stats: a tenth of what changing threads costs
 
-    def _upload_size(self, path: Path) -> int:
+    def _upload_size(self, path: Path) -> int | None:
         if _mark(path).exists():
             raise UploadEnded
         try:
             return path.stat().st_size
         except FileNotFoundError:
-            return 0
+            return None
 
     async def forget_uploads(self, older_than: float) -> int:
         return await self.in_thread(self._forget_uploads, older_than)
 
     def _forget_uploads(self, older_than: float) -> int:
-        stale = [
-            entry.name for entry in os.scandir(self._uploads) if begun(entry.name.removesuffix(ENDED)) < older_than
-        ]
+        stale = [entry.name for entry in os.scandir(self._uploads) if begun(entry.name.partition(".")[0]) < older_than]
         return sum(_forget(self._uploads / name) for name in stale)
 
     # --- blobs --------------------------------------------------------------------------------------------------------
+
+    async def put(self, upload_id: str, content: bytes, digest: Digest) -> str:
+        return await self.in_thread(self._put, upload_id, content, digest)
+
+    def _put(self, upload_id: str, content: bytes, digest: Digest) -> str:
+        path = self._uploads / f"{upload_id}.{secrets.token_hex(4)}"  # nobody else's, so it needs no lock
+        try:
+            with _full_disk(), path.open("xb", buffering=0) as file:
+                view = memoryview(content)
+                while view:
+                    view = view[file.write(view) :]
+                self.sync(file.fileno())
+            with _full_disk():
+                return self.place(path, digest)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     async def read(self, key: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
         with contextlib.ExitStack() as opened:
