@@ -162,9 +162,13 @@ def test_the_registry_needs_no_web_framework():
 
 def test_only_the_queries_know_sql():
     """Statements stand in one place; who opens, locks and migrates the database is `database` and `migrate`."""
-    allowed = {"queries.py", "tables.py", "migrate.py"}
+    allowed = {"tables.py", "migrate.py"}
     for path, text in SOURCES.items():
-        if path.name not in allowed and path.parent.name != "database" and "migrations" not in path.parts:
+        if (
+            path.name not in allowed
+            and path.parent.name not in ("database", "queries")
+            and "migrations" not in path.parts
+        ):
             assert not re.search(r"\b(SELECT|INSERT INTO|DELETE FROM)\b", text), path
 
 

@@ -1,6 +1,6 @@
 """The three ways to the metadata, over SQLite or PostgreSQL.
 
-A query is a function of a `Connection` (all are in `queries.py`) that returns values, a row, a list or a dataclass,
+A query is a function of a `Connection` (all are in `queries/`) that returns values, a row, a list or a dataclass,
 never a result that is half read or a generator, and has no other effects.
 """
 
@@ -9,8 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import TextClause
 
-from charthouse.errors import DatabaseError as DatabaseError
-from charthouse.errors import StorageFull
+from charthouse.errors import DatabaseError as DatabaseError, StorageFull
 
 
 class Rows(Protocol):

@@ -1,0 +1,53 @@
+"""Every SQL statement of the registry, one function each, the same text for SQLite and PostgreSQL.
+
+Functions that change a repository begin with `change_repository`: it raises the generation, and on PostgreSQL its row
+lock puts the writers of one repository in line.
+"""
+
+from charthouse.queries.blobs import (
+    add_blob as add_blob,
+    find_blob as find_blob,
+    hold_blob as hold_blob,
+    holders as holders,
+    named_by as named_by,
+    release_blob as release_blob,
+    stored_blob as stored_blob,
+)
+from charthouse.queries.charts import (
+    has_charts as has_charts,
+    list_charts as list_charts,
+    put_chart as put_chart,
+    tagged as tagged,
+)
+from charthouse.queries.manifests import (
+    delete_manifest as delete_manifest,
+    delete_tag as delete_tag,
+    find_manifest as find_manifest,
+    list_tags as list_tags,
+    manifest_media_type as manifest_media_type,
+    missing as missing,
+    put_manifest as put_manifest,
+    set_tag as set_tag,
+    tags_of as tags_of,
+)
+from charthouse.queries.referrers import (
+    list_referrers as list_referrers,
+)
+from charthouse.queries.repositories import (
+    change_repository as change_repository,
+    empty_repository as empty_repository,
+    generations as generations,
+    is_reachable as is_reachable,
+    list_repositories as list_repositories,
+    repository_id as repository_id,
+)
+from charthouse.queries.rows import (
+    Chart as Chart,
+    Referrer as Referrer,
+    StoredBlob as StoredBlob,
+    StoredManifest as StoredManifest,
+    Tagged as Tagged,
+    column_text as column_text,
+    escaped as escaped,
+    unescaped as unescaped,
+)

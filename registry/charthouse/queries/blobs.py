@@ -1,0 +1,64 @@
+"""Blobs, and which repository holds which."""
+
+from sqlalchemy import text
+
+from charthouse.database import Connection
+from charthouse.names import Digest, RepositoryName
+from charthouse.queries.rows import StoredBlob
+
+_FIND_BLOB = text("""
+    SELECT b.digest, b.size, b.key, b.content, r.generation FROM repositories r
+    JOIN repository_blobs h ON h.repository_id = r.id AND h.digest = :digest
+    JOIN blobs b ON b.digest = h.digest
+    WHERE r.name = :name""")
+_STORED_BLOB = text("SELECT digest, size, key, content FROM blobs WHERE digest = :digest")
+_ADD_BLOB = text("""
+    INSERT INTO blobs (digest, size, key, created_at, content) VALUES (:digest, :size, :key, :now, :content)
+    ON CONFLICT (digest) DO NOTHING""")
+_HOLD_BLOB = text("""
+    INSERT INTO repository_blobs (repository_id, digest, created_at)
+    SELECT :repository_id, digest, :now FROM blobs WHERE digest = :digest
+    ON CONFLICT (repository_id, digest) DO NOTHING""")
+_HOLDERS = text("""
+    SELECT r.name FROM repository_blobs h JOIN repositories r ON r.id = h.repository_id
+    WHERE h.digest = :digest ORDER BY r.name LIMIT :limit""")
+_RELEASE_BLOB = text("DELETE FROM repository_blobs WHERE repository_id = :repository_id AND digest = :digest")
+_NAMED_BY = text("""
+    SELECT manifest FROM manifest_references WHERE repository_id = :repository_id AND digest = :digest
+    AND kind <> 'manifest' ORDER BY manifest LIMIT 1""")
+
+
+def find_blob(connection: Connection, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
+    row = connection.execute(_FIND_BLOB, {"name": repository, "digest": digest}).first()
+    return StoredBlob(*row) if row else None
+
+
+def stored_blob(connection: Connection, digest: Digest) -> StoredBlob | None:
+    """The blob in whatever repository: for the registry's own use, never an answer."""
+    row = connection.execute(_STORED_BLOB, {"digest": digest}).first()
+    return StoredBlob(*row) if row else None
+
+
+def add_blob(connection: Connection, blob: StoredBlob, now: int) -> bool:
+    """False when the blob was stored already; then what is stored stays as it is."""
+    parameters = {"digest": blob.digest, "size": blob.size, "key": blob.key, "content": blob.content, "now": now}
+    return connection.execute(_ADD_BLOB, parameters).rowcount == 1
+
+
+def hold_blob(connection: Connection, repository_id: int, digest: Digest, now: int) -> None:
+    connection.execute(_HOLD_BLOB, {"repository_id": repository_id, "digest": digest, "now": now})
+
+
+def holders(connection: Connection, digest: Digest, limit: int) -> list[str]:
+    """Repositories that hold the blob."""
+    return list(connection.execute(_HOLDERS, {"digest": digest, "limit": limit}).scalars())
+
+
+def release_blob(connection: Connection, repository_id: int, digest: Digest) -> bool:
+    """False when the repository did not hold it."""
+    return connection.execute(_RELEASE_BLOB, {"repository_id": repository_id, "digest": digest}).rowcount == 1
+
+
+def named_by(connection: Connection, repository_id: int, digest: Digest) -> str | None:
+    """A manifest of the repository that names the blob as its config or as a layer."""
+    return connection.execute(_NAMED_BY, {"repository_id": repository_id, "digest": digest}).scalar()

@@ -1,0 +1,142 @@
+"""Manifests, what they name, and tags."""
+
+from sqlalchemy import TextClause, text
+
+from charthouse.database import Connection
+from charthouse.manifest import Descriptor, Manifest
+from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.queries.repositories import repository_id
+from charthouse.queries.rows import StoredManifest, column_text, escaped
+
+_MANIFEST_BY_DIGEST = text("""
+    SELECT m.digest, m.media_type, m.size, m.content, r.generation FROM repositories r
+    JOIN manifests m ON m.repository_id = r.id AND m.digest = :reference WHERE r.name = :name""")
+_MANIFEST_BY_TAG = text("""
+    SELECT m.digest, m.media_type, m.size, m.content, r.generation FROM repositories r
+    JOIN tags t ON t.repository_id = r.id AND t.name = :reference
+    JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest WHERE r.name = :name""")
+_MEDIA_TYPE = text("SELECT media_type FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+_PUT_MANIFEST = text("""
+    INSERT INTO manifests (repository_id, digest, media_type, size, artifact_type, subject, pushed_at, pushed_by,
+        annotations_size, annotations, content)
+    VALUES (:repository_id, :digest, :media_type, :size, :artifact_type, :subject, :now, :pushed_by,
+        :annotations_size, :annotations, :content)
+    ON CONFLICT (repository_id, digest) DO UPDATE SET media_type = excluded.media_type,
+        artifact_type = excluded.artifact_type, subject = excluded.subject""")
+_FORGET_REFERENCES = text("DELETE FROM manifest_references WHERE repository_id = :repository_id AND manifest = :digest")
+_ADD_REFERENCE = text("""
+    INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, media_type, size)
+    VALUES (:repository_id, :manifest, :position, :kind, :digest, :media_type, :size)""")
+_HAS_BLOB = text("SELECT 1 FROM repository_blobs WHERE repository_id = :repository_id AND digest = :digest")
+_HAS_MANIFEST = text("SELECT 1 FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+_SET_TAG = text("""
+    INSERT INTO tags (repository_id, name, digest, pushed_at, pushed_by)
+    VALUES (:repository_id, :tag, :digest, :now, :pushed_by)
+    ON CONFLICT (repository_id, name) DO UPDATE
+    SET digest = excluded.digest, pushed_at = excluded.pushed_at, pushed_by = excluded.pushed_by
+    WHERE tags.digest <> excluded.digest""")
+_DELETE_TAG = text("DELETE FROM tags WHERE repository_id = :repository_id AND name = :tag")
+_DELETE_MANIFEST = text("DELETE FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+_LIST_TAGS = text("""
+    SELECT name FROM tags WHERE repository_id = :repository_id AND name > :last ORDER BY name LIMIT :limit""")
+
+
+_TAGS_OF = text("""
+    SELECT t.name FROM repositories r JOIN tags t ON t.repository_id = r.id
+    WHERE r.name = :name AND t.digest = :digest ORDER BY t.name""")
+
+
+def find_manifest(connection: Connection, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
+    statement = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
+    row = connection.execute(statement, {"name": repository, "reference": reference}).first()
+    return StoredManifest(*row) if row else None
+
+
+def manifest_media_type(connection: Connection, repository_id: int, digest: Digest) -> str | None:
+    return connection.execute(_MEDIA_TYPE, {"repository_id": repository_id, "digest": digest}).scalar()
+
+
+def missing(connection: Connection, repository_id: int, manifest: Manifest) -> list[Descriptor]:
+    """What the manifest names and the repository does not hold."""
+    absent = [d for d in manifest.blobs if not d.is_elsewhere and not _has(connection, _HAS_BLOB, repository_id, d)]
+    return absent + [d for d in manifest.manifests if not _has(connection, _HAS_MANIFEST, repository_id, d)]
+
+
+def _has(connection: Connection, statement: TextClause, repository_id: int, descriptor: Descriptor) -> bool:
+    parameters = {"repository_id": repository_id, "digest": descriptor.digest}
+    return connection.execute(statement, parameters).first() is not None
+
+
+def put_manifest(
+    connection: Connection,
+    repository_id: int,
+    stored: StoredManifest,
+    manifest: Manifest,
+    annotations: str,
+    by: str,
+    now: int,
+) -> None:
+    """Adds the manifest and what it names, or reads it anew when the same bytes come with another media type."""
+    connection.execute(
+        _PUT_MANIFEST,
+        {
+            "repository_id": repository_id,
+            "digest": stored.digest,
+            "media_type": stored.media_type,
+            "size": stored.size,
+            "content": stored.content,
+            "artifact_type": escaped(manifest.referrer_type),
+            "subject": manifest.subject.digest if manifest.subject else None,
+            "annotations": annotations,
+            "annotations_size": len(annotations) + len(escaped(manifest.referrer_type)),  # nothing else has no limit
+            "pushed_by": by,
+            "now": now,
+        },
+    )
+    connection.execute(_FORGET_REFERENCES, {"repository_id": repository_id, "digest": stored.digest})
+    rows = _reference_rows(repository_id, stored.digest, manifest)
+    if rows:
+        connection.execute(_ADD_REFERENCE, rows)
+
+
+def _reference_rows(repository_id: int, digest: str, manifest: Manifest) -> list[dict[str, object]]:
+    named = [("config", manifest.config)] if manifest.config else []
+    named += [("layer", layer) for layer in manifest.layers] + [("manifest", child) for child in manifest.manifests]
+    return [
+        {
+            "repository_id": repository_id,
+            "manifest": digest,
+            "position": position,
+            "kind": kind,
+            "digest": descriptor.digest,
+            "media_type": column_text(descriptor.media_type),
+            "size": descriptor.size,
+        }
+        for position, (kind, descriptor) in enumerate(named)
+    ]
+
+
+def set_tag(connection: Connection, repository_id: int, tag: Tag, digest: Digest, by: str, now: int) -> None:
+    parameters = {"repository_id": repository_id, "tag": tag, "digest": digest, "pushed_by": by, "now": now}
+    connection.execute(_SET_TAG, parameters)
+
+
+def tags_of(connection: Connection, repository: RepositoryName, digest: Digest) -> list[str]:
+    return list(connection.execute(_TAGS_OF, {"name": repository, "digest": digest}).scalars())
+
+
+def delete_tag(connection: Connection, repository_id: int, tag: Tag) -> bool:
+    return connection.execute(_DELETE_TAG, {"repository_id": repository_id, "tag": tag}).rowcount == 1
+
+
+def delete_manifest(connection: Connection, repository_id: int, digest: Digest) -> bool:
+    """With its tags, references and chart."""
+    return connection.execute(_DELETE_MANIFEST, {"repository_id": repository_id, "digest": digest}).rowcount == 1
+
+
+def list_tags(connection: Connection, repository: RepositoryName, last: str, limit: int) -> list[str] | None:
+    """Tags in byte order after `last`; None when there is no such repository."""
+    found = repository_id(connection, repository)
+    if found is None:
+        return None
+    return list(connection.execute(_LIST_TAGS, {"repository_id": found, "last": last, "limit": limit}).scalars())

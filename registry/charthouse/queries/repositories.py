@@ -1,0 +1,51 @@
+"""Repositories, and the generation that is raised with every change."""
+
+from collections.abc import Collection
+
+from sqlalchemy import text
+
+from charthouse.database import Connection
+from charthouse.names import RepositoryName
+
+_CHANGE_REPOSITORY = text("""
+    INSERT INTO repositories (name, generation, created_at) VALUES (:name, 1, :now)
+    ON CONFLICT (name) DO UPDATE SET generation = repositories.generation + 1
+    RETURNING id""")
+_REPOSITORY_ID = text("SELECT id FROM repositories WHERE name = :name")
+_RELEASE_BLOBS = text("DELETE FROM repository_blobs WHERE repository_id = :repository_id")
+_DELETE_MANIFESTS = text("DELETE FROM manifests WHERE repository_id = :repository_id")
+_GENERATION = text("SELECT generation FROM repositories WHERE name = :name")
+_LIST_REPOSITORIES = text("""
+    SELECT name FROM repositories
+    WHERE name > :last AND EXISTS (SELECT 1 FROM manifests WHERE repository_id = repositories.id)
+    ORDER BY name LIMIT :limit""")
+
+
+def change_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
+    """The repository's id; it is made when it is not there yet."""
+    return int(connection.execute(_CHANGE_REPOSITORY, {"name": repository, "now": now}).scalar_one())
+
+
+def repository_id(connection: Connection, repository: RepositoryName) -> int | None:
+    return connection.execute(_REPOSITORY_ID, {"name": repository}).scalar()
+
+
+def generations(connection: Connection, repositories: Collection[RepositoryName]) -> dict[str, int]:
+    """Of those that exist."""
+    found = {name: connection.execute(_GENERATION, {"name": name}).scalar() for name in repositories}
+    return {name: generation for name, generation in found.items() if generation is not None}
+
+
+def empty_repository(connection: Connection, repository_id: int) -> int:
+    """Forgets all that it holds, but for the row: a generation is never used twice. Returns the number of manifests."""
+    connection.execute(_RELEASE_BLOBS, {"repository_id": repository_id})
+    return connection.execute(_DELETE_MANIFESTS, {"repository_id": repository_id}).rowcount
+
+
+def list_repositories(connection: Connection, last: str, limit: int) -> list[str]:
+    """Repositories that hold a manifest, by name in byte order, after `last`."""
+    return list(connection.execute(_LIST_REPOSITORIES, {"last": last, "limit": limit}).scalars())
+
+
+def is_reachable(connection: Connection) -> bool:
+    return connection.execute(text("SELECT 1")).scalar() == 1

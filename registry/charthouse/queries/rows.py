@@ -1,0 +1,87 @@
+"""What statements give back, and how text goes into columns."""
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """`generation` is the repository's, read with the rest; 0 for what is not stored yet."""
+
+    digest: str
+    media_type: str
+    size: int
+    content: bytes
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """`content` when the bytes are kept in the database, else `key` names them in the blob store."""
+
+    digest: str
+    size: int
+    key: str | None
+    content: bytes | None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    digest: str
+    media_type: str
+    size: int
+    artifact_type: str
+    annotations: str  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart as its manifest's config and layers tell it. `tags` are all that name it, `version` is its own."""
+
+    repository: str
+    digest: str
+    name: str
+    version: str
+    app_version: str
+    description: str
+    deprecated: bool
+    config: str
+    layer: str
+    provenance: str | None
+    contents: str
+    size: int
+    pushed_at: int
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What a tag names now. The chart's parts are None when it is none."""
+
+    digest: str
+    pushed_at: int
+    pushed_by: str
+    version: str | None
+    config: str | None
+    layer: str | None
+    provenance: str | None
+    contents: str | None
+
+    @property
+    def is_chart(self) -> bool:
+        return self.layer is not None
+
+
+def column_text(value: str) -> str:
+    """NUL and lone surrogates stay in the manifest's bytes: PostgreSQL has no text with them."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def escaped(value: str) -> str:
+    """Text that is given back as it came, as JSON has it in ASCII: a media type, which has no quotes, is itself."""
+    return json.dumps(value)[1:-1]
+
+
+def unescaped(value: str) -> str:
+    return str(json.loads(f'"{value}"'))
