@@ -94,8 +94,22 @@ def test_every_setting_has_a_flag(run: Run) -> None:
     assert [name for name in FIELDS if f"  --{name.replace('_', '-')} " not in text] == []
 
 
-def test_a_flag_that_does_not_exist_is_named(run: Run) -> None:
-    assert "No such option: --prot" in run("serve", "--prot", "5001", status=2).stderr
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["serve", "--prot", "5001"], "No such option: --prot"),
+        (["servx"], "No such command 'servx'"),
+        (["delete"], "Missing argument 'name'"),
+        (["charts", "--json=3"], "Option '--json' does not take a value"),
+    ],
+)
+def test_a_word_that_cannot_be_is_one_line_that_names_it_and_where_it_came_from(
+    words: list[str], expected: str, refusal: Callable[..., str]
+) -> None:
+    line = refusal(*words)
+    assert expected in line
+    assert "on the command line: " in line
+    assert "--help" in line
 
 
 def _imported(run: Run, *words: str) -> set[str]:

@@ -5,8 +5,7 @@ import json
 import time
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from charthouse.errors import ManifestInvalid, ManifestTooLarge
 from charthouse.manifest import (

@@ -4,8 +4,7 @@ import hashlib
 import string
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from charthouse.errors import DigestInvalid, ManifestInvalid, NameInvalid, RegistryError
 from charthouse.names import NAME_LIMIT, Digest, RepositoryName, Tag, parse_reference, shown

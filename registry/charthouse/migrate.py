@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from charthouse.database import DatabaseError
-from charthouse.database import sqlite as sqlite_database
+from charthouse.database import DatabaseError, sqlite as sqlite_database
 from charthouse.tables import SCHEMA_VERSION
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from charthouse.errors import ManifestInvalid, VersionImmutable
 from charthouse.helm import rules
-from charthouse.helm.versions import Version, VersionInvalid
-from charthouse.helm.versions import tag_of as tag_of_version
+from charthouse.helm.versions import Version, VersionInvalid, tag_of as tag_of_version
 from charthouse.names import Tag
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ import tarfile
 import zlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from charthouse.helm.archive import DEFAULT, Archive, ArchiveInvalid, ArchiveTooLarge, Limits, read
 from helm.charts import CHART_YAML, Zeros, chart, member, tar, tgz

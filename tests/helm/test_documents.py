@@ -4,8 +4,7 @@ import contextlib
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from charthouse.helm.documents import DocumentInvalid, Limits, as_text, heads, load, merged
 

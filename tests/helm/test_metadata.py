@@ -5,8 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from charthouse.helm.metadata import CHART_YAML_LIMIT, Dependency, Maintainer, Metadata, from_config, parse, sanitize
 from support.tools import Tool

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from charthouse.helm import signature_packets
 from charthouse.helm.provenance import ProvenanceInvalid, parse, verify

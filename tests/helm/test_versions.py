@@ -6,8 +6,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from charthouse.helm.versions import Version, VersionInvalid, check_constraint, tag_of
 from support.tools import Tool

@@ -1,0 +1,58 @@
+"""The subcommands, a file for each family of them; `__main__.py` joins their `family`.
+
+What a subcommand needs beyond its words is imported when it runs, so that `charthouse --version` waits for nothing.
+Here is what they share: the options, and the way to the registry whose data is there already.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from charthouse.settings import FIELDS, Settings, load
+
+if TYPE_CHECKING:
+    from charthouse.core import Registry
+
+T = TypeVar("T")
+
+
+def setting_option(name: str) -> Any:
+    """An option for a setting, explained by the setting itself."""
+    field = FIELDS[name]
+    flag = f"--{name.replace('_', '-')}"
+    return typer.Option(flag, help=field.metadata["description"], show_default=False)
+
+
+DataOption = Annotated[Path | None, setting_option("data")]
+DatabaseOption = Annotated[str | None, setting_option("database")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="CHARTHOUSE_CONFIG", help="TOML file with settings.", show_envvar=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def existing(data: Path | None, database: str | None, config: Path | None) -> Settings:
+    """The settings of a registry that is there, having said which it is."""
+    settings = load({"data": data, "database": database}, config)
+    sys.stderr.write(f"data: {settings.data.absolute()}{' and PostgreSQL' if settings.database else ''}\n")
+    return settings
+
+
+def with_registry(settings: Settings, work: Callable[["Registry"], Coroutine[Any, Any, T]]) -> T:
+    """What `work` gives for that registry, with a server running beside it or without."""
+    from charthouse.composition import open_existing
+
+    async def run() -> T:
+        registry = await open_existing(settings)
+        try:
+            return await work(registry)
+        finally:
+            await registry.close()
+
+    return asyncio.run(run())
