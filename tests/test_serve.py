@@ -326,6 +326,17 @@ def test_other_machines_are_served_only_when_that_was_said(start: Callable[..., 
     start(host="0.0.0.0", open_to_everyone=True).wait_until_ready()
 
 
+def test_a_public_url_on_loopback_is_for_others_too(start: Callable[..., Running]):
+    flags = {"public_url": "https://charts.example.com"}
+    server = start(**flags)
+    assert server.wait() == 2
+    assert server.said() == (
+        "charthouse: --public-url https://charts.example.com says that others reach this registry, and there are no"
+        " users yet: give --open-to-everyone to let anyone push\n"
+    )
+    start(**flags, open_to_everyone=True).wait_until_ready()
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_database_that_cannot_be_used_is_one_line(start: Callable[..., Running], tmp_path: Path, workers: int):
     fail = tmp_path / "data" / "fail"

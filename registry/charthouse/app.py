@@ -14,6 +14,7 @@ from charthouse.composition import open_registry
 from charthouse.core import Clock, Registry
 from charthouse.hosts import HostCheck
 from charthouse.oci import create_api
+from charthouse.origin import Origins, TrustedProxies
 from charthouse.pull_cache import PullCache
 from charthouse.settings import Settings
 
@@ -41,11 +42,17 @@ def create_app(
             await registry.close()
 
     app = FastAPI(title="Charthouse", version=__version__, lifespan=lifespan, openapi_url=None)
+    app.state.origins = Origins(settings.public_url)
     app.include_router(pages.router)
     # From inside to outside.
     app.add_middleware(AtV2, api=cache if settings.pull_cache else api)
-    if settings.on_loopback or settings.host_name:
-        app.add_middleware(HostCheck, host_names=settings.host_name)
+    is_checked = settings.on_loopback or bool(settings.host_name)
+    if settings.trusted_proxies:
+        if is_checked:
+            app.add_middleware(HostCheck, host_names=settings.own_names)  # the name that the proxy says
+        app.add_middleware(TrustedProxies, networks=settings.trusted_proxies)
+    if is_checked:
+        app.add_middleware(HostCheck, host_names=settings.own_names)
     return app
 
 

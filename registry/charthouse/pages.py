@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from charthouse import __version__
 from charthouse.core import Registry
+from charthouse.origin import Origin, Origins
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -40,17 +41,22 @@ async def ready(request: Request) -> Response:
     return PlainTextResponse("ready\n")
 
 
+def _origin(request: Request) -> Origin:
+    origins: Origins = request.app.state.origins
+    return origins.of(request.scope)
+
+
 @router.get("/")
 async def front(request: Request) -> Response:
-    host = html.escape(request.headers.get("host", "localhost"))
-    flag = " --plain-http" if request.url.scheme == "http" else ""
+    origin = _origin(request)
+    flag = " --plain-http" if origin.scheme == "http" else ""
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-    return HTMLResponse(_PAGE.format(version=__version__, host=host, flag=flag), headers=headers)
+    return HTMLResponse(_PAGE.format(version=__version__, host=html.escape(origin.host), flag=flag), headers=headers)
 
 
 @router.get("/index.yaml")
 async def index(request: Request) -> Response:
-    host = request.headers.get("host", "localhost")
+    host = _origin(request).host
     line = f"this is an OCI registry, no classic repository: helm pull oci://{host}/<chart> needs no helm repo add"
     log.warning("GET /index.yaml: %s", line)
     return PlainTextResponse(line + "\n", status_code=404)

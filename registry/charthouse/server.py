@@ -51,10 +51,17 @@ def serve(settings: Settings, build: Build = build_app) -> int:
 
 
 def _refuse_strangers(settings: Settings) -> None:
-    if not settings.on_loopback and not settings.open_to_everyone:
+    if settings.open_to_everyone:
+        return
+    if not settings.on_loopback:
         raise SettingsError(
             f"--host {','.join(settings.host)} can be reached from other machines, and there are no users yet: give"
             " --open-to-everyone to let anyone push, or leave --host at 127.0.0.1 and ::1"
+        )
+    if settings.public_url:
+        raise SettingsError(
+            f"--public-url {settings.public_url} says that others reach this registry, and there are no users yet:"
+            " give --open-to-everyone to let anyone push"
         )
 
 

@@ -11,8 +11,10 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 PREFIX = "CHARTHOUSE_"
 DATABASE_NAME = "charthouse.db"
@@ -21,6 +23,7 @@ FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
 # What Kubernetes puts into every container of a namespace that has a Service called charthouse or charthouse-<any>.
 _FROM_KUBERNETES = re.compile(r"CHARTHOUSE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+_PUBLIC_URL = re.compile(r"https?://(?:[a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -80,6 +83,21 @@ def addresses(value: object) -> tuple[str, ...]:
     return found
 
 
+def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = words(value)
+    try:
+        return tuple(ipaddress.ip_network(word) for word in found)
+    except ValueError as error:
+        raise ValueError(f"{error}: give addresses or networks such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
+def public_url(value: object) -> str:
+    """Without a slash at its end."""
+    if value and not _PUBLIC_URL.fullmatch(str(value)):
+        raise ValueError("give a URL without a path, such as https://charts.example.com")
+    return str(value).rstrip("/")
+
+
 def database_url(value: object) -> str:
     url = str(value)
     if url and not url.startswith(("postgresql://", "postgres://")):
@@ -103,6 +121,14 @@ class Settings:
         (),
         words,
         "Further names that the registry answers to; given on other addresses than loopback, others are refused.",
+    )
+    public_url: str = setting(
+        "",
+        public_url,
+        "URL that clients reach the registry by, when a proxy stands in front: https://charts.example.com.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
+        (), networks, "Addresses and networks of proxies whose X-Forwarded-Proto, -Host and -For are believed."
     )
     data: Path = setting(  # noqa: RUF009 - a Path is as immutable as the others
         Path("charthouse-data"), Path, "Folder of the blobs and, with SQLite, of the metadata."
@@ -150,6 +176,12 @@ class Settings:
     def on_loopback(self) -> bool:
         """Whether nothing but this machine can reach the registry."""
         return all(address == "localhost" or ipaddress.ip_address(address).is_loopback for address in self.host)
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The names that were given to this registry, beside those of every machine."""
+        name = urlsplit(self.public_url).hostname
+        return (*self.host_name, name) if name else self.host_name
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
