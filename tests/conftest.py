@@ -10,9 +10,8 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from charthouse.app import create_app
+from charthouse.app import Application, create_app
 from charthouse.composition import open_registry
 from charthouse.core import Registry
 from charthouse.settings import Settings, load
@@ -83,14 +82,14 @@ async def registry(settings: Settings, clock: Clock) -> AsyncIterator[Registry]:
 
 
 @pytest.fixture
-async def app(settings: Settings, clock: Clock) -> AsyncIterator[FastAPI]:
+async def app(settings: Settings, clock: Clock) -> AsyncIterator[Application]:
     app = create_app(settings, clock=clock, durable=False, step_limit=STEP_LIMIT)
-    async with app.router.lifespan_context(app):
+    async with app.lifespan():
         yield app
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     """Requests that go straight into the application."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5000") as client:

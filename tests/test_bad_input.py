@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 
-from charthouse.app import create_app
+from charthouse.app import Application, create_app
 from charthouse.manifest import (
     CHART_CONFIG,
     CHART_LAYER,
@@ -230,7 +229,7 @@ async def test_a_content_range_that_is_none_is_400_and_nothing_is_kept(remote, v
 
 
 @contextlib.asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[int]:
+async def served(app: Application) -> AsyncIterator[int]:
     """The port of a real server for an application that has started. At the end every request has been dealt with."""
     config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
     config.load()

@@ -127,7 +127,7 @@ async def tags(remote: Remote) -> dict[str, str]:
 
 async def charts(remote: Remote) -> set[str]:
     """The digests of the charts that the registry knows of."""
-    registry: Registry = remote.client._transport.app.state.registry
+    registry: Registry = remote.client._transport.app.registry
     return {found.digest for found in await registry.list_charts(RepositoryName(remote.name))}
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from charthouse.app import Application
 from charthouse.database.sqlite import SqliteDatabase
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 from support.server import serving
@@ -59,12 +59,12 @@ def archive(contents: Mapping[str, bytes]) -> bytes:
 
 
 @contextlib.contextmanager
-def counting(app: FastAPI) -> Iterator[Counter[str]]:
+def counting(app: Application) -> Iterator[Counter[str]]:
     """Commits and statements as the drivers make them, and fsyncs of the blob store."""
     counts: Counter[str] = Counter()
-    store = app.state.registry._store
+    store = app.registry._store
     fsync, store._fsync = store._fsync, lambda _: counts.update(["fsyncs"])
-    database = app.state.registry._database
+    database = app.registry._database
     try:
         with on_sqlite(database, counts) if isinstance(database, SqliteDatabase) else on_postgres(counts):
             yield counts
@@ -224,7 +224,7 @@ def test_pushing_and_pulling_a_large_blob_keeps_the_server_small(tmp_path: Path)
     assert peak < MEMORY_LIMIT
 
 
-async def test_a_small_blob_that_comes_in_pieces_is_a_row_like_any_other(app: FastAPI, client: httpx.AsyncClient):
+async def test_a_small_blob_that_comes_in_pieces_is_a_row_like_any_other(app: Application, client: httpx.AsyncClient):
     begun = await client.post("/v2/team-a/app/blobs/uploads/")
     patched = await client.patch(begun.headers["location"], content=CONFIG[:10])
     with counting(app) as counts:

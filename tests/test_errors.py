@@ -126,7 +126,7 @@ async def test_a_fault_of_the_registry_is_an_error_of_the_api_without_its_inside
     remote = Remote(shared_client, "errors/damaged")
     content = b"damaged" * 1000
     digest = await remote.push_blob(content)
-    folder = Path(shared_client._transport.app.state.registry.settings.data) / "blobs"
+    folder = Path(shared_client._transport.app.registry.settings.data) / "blobs"
     (path,) = folder.rglob(f"{digest.hex}*")
     path.write_bytes(content[:-1])
     response = await remote.call("GET", f"blobs/{digest}")

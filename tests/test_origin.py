@@ -163,8 +163,11 @@ async def test_the_page_shows_the_commands_for_what_the_proxy_says(make_settings
 async def test_the_log_has_the_clients_address(make_settings):
     lines = LineWriter(stream := io.StringIO())
     app = create_app(make_settings(trusted_proxies="127.0.0.1"), durable=False)
-    app.add_middleware(RequestLog, lines=lines, clock=time.time)  # as `serve` does
-    async with running(app) as client:
+    logged = RequestLog(app, lines=lines, clock=time.time)  # as `serve` does
+    async with (
+        app.lifespan(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(logged), base_url="http://localhost") as client,
+    ):
         await ask(client, x_forwarded_for=f"{OTHER}, {CLIENT}")
     lines.flush()
     assert json.loads(stream.getvalue())["client"] == CLIENT

@@ -438,7 +438,7 @@ async def test_a_chart_without_its_blobs_is_refused_also_where_manifests_may_be_
             response = await remote.put_manifest(body, "1.0.0")
             assert Digest.of(missing) in error_of(response, 404, "MANIFEST_BLOB_UNKNOWN")
             await remote.push_blob(config)
-        assert await app.state.registry.list_charts() == []
+        assert await app.registry.list_charts() == []
 
 
 async def test_a_docker_image_goes_and_comes_as_docker_pushes_it(remote):

@@ -64,7 +64,14 @@ async def boom(_: Request) -> Response:
     raise RuntimeError("a fault of our own")
 
 
-def build(settings: Settings) -> Starlette:
+class Program(Starlette):
+    """An application with the lifespan that the server starts it with."""
+
+    def lifespan(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        return self.router.lifespan_context(self)
+
+
+def build(settings: Settings) -> Program:
     def start(data: Path) -> None:
         (data / f"started.{os.getpid()}").touch()
         if (data / "fail").exists():
@@ -76,7 +83,7 @@ def build(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         await asyncio.to_thread(start, settings.data)
-        yield {"from_lifespan": True}
+        yield {}
         (settings.data / "ended").touch()
 
     routes = [
@@ -86,7 +93,7 @@ def build(settings: Settings) -> Starlette:
         Route("/boom", boom),
         Route("/{path:path}", read, methods=["GET", "PUT", "POST"]),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Program(routes=routes, lifespan=lifespan)
 
 
 def main(flags: str, limits: str) -> int:

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,35 +26,52 @@ HOUSEKEEPING_EVERY = 3600  # seconds
 
 def create_app(
     settings: Settings, *, clock: Clock = time.time, durable: bool = True, step_limit: int | None = None
-) -> FastAPI:
+) -> "Application":
     """The registry is opened when the application starts, with `open_registry`, and closed when it ends."""
-    api = create_api()
-    cache = PullCache(api, settings.pull_cache)
+    return Application(settings, partial(open_registry, settings, clock=clock, durable=durable, step_limit=step_limit))
+
+
+class Application:
+    """The registry as an ASGI application; `lifespan` starts and ends it.
+
+    From outside to inside: who may be addressed, the pull cache, the API, and FastAPI with all that is not under /v2/.
+    The framework stands innermost, because each layer of it costs a pull as much as the cache itself.
+    """
+
+    registry: Registry  # there once it has started
+
+    def __init__(self, settings: Settings, open_registry: Callable[[], Awaitable[Registry]]) -> None:
+        self._open_registry = open_registry
+        self._api = create_api()
+        self._cache = PullCache(self._api, settings.pull_cache)
+        self._pages = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
+        self._pages.state.origins = Origins(settings.public_url)
+        self._pages.include_router(pages.router)
+        self._app = _addressed(AtV2(self._pages, api=self._cache if settings.pull_cache else self._api), settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        registry = await open_registry(settings, clock=clock, durable=durable, step_limit=step_limit)
-        api.registry = cache.registry = app.state.registry = registry
+    async def lifespan(self) -> AsyncIterator[Registry]:
+        registry = await self._open_registry()
+        self.registry = self._api.registry = self._cache.registry = self._pages.state.registry = registry
         housekeeping = asyncio.create_task(_keep_house(registry))
         try:
-            yield
+            yield registry
         finally:
             housekeeping.cancel()
             await registry.close()
 
-    app = FastAPI(title="Charthouse", version=__version__, lifespan=lifespan, openapi_url=None)
-    app.state.origins = Origins(settings.public_url)
-    app.include_router(pages.router)
-    # From inside to outside.
-    app.add_middleware(AtV2, api=cache if settings.pull_cache else api)
+
+def _addressed(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Behind the checks of who is addressed, by the name that the connection says and by the one that a proxy says."""
     is_checked = settings.on_loopback or bool(settings.host_name)
     if settings.trusted_proxies:
         if is_checked:
-            app.add_middleware(HostCheck, host_names=settings.own_names)  # the name that the proxy says
-        app.add_middleware(TrustedProxies, networks=settings.trusted_proxies)
-    if is_checked:
-        app.add_middleware(HostCheck, host_names=settings.own_names)
-    return app
+            app = HostCheck(app, host_names=settings.own_names)
+        app = TrustedProxies(app, networks=settings.trusted_proxies)
+    return HostCheck(app, host_names=settings.own_names) if is_checked else app
 
 
 class AtV2:

@@ -15,13 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
 from charthouse.errors import DatabaseError
@@ -29,7 +31,16 @@ from charthouse.locks import server_lock
 from charthouse.request_log import LineWriter, RequestLog, start_logging
 from charthouse.settings import Settings, SettingsError
 
-Build = Callable[[Settings], Starlette]
+
+class Application(Protocol):
+    """What is served: an ASGI application that is started and ended by `lifespan`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]: ...
+
+
+Build = Callable[[Settings], Application]
 
 GRACE = 30  # seconds that running requests have to finish
 RESTART_PAUSE = 1.0  # seconds before a worker that did not even start is started again
@@ -44,11 +55,15 @@ class Server(uvicorn.Server):
     """uvicorn's, which raises a signal again when it has obeyed it, and has no idea of slow clients."""
 
     def __init__(
-        self, app: Starlette, before_listening: Callable[[], Awaitable[None]], listening: Callable[[], None]
+        self,
+        app: Application,
+        lines: LineWriter,
+        before_listening: Callable[[], Awaitable[None]],
+        listening: Callable[[], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                RequestLog(app, lines=lines, clock=time.time),
                 http=http_protocol.Protocol,
                 loop="asyncio" if sys.platform == "win32" else "uvloop",
                 ws="none",
@@ -69,7 +84,7 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """The application's own errors come out of here; uvicorn would print them and go on."""
         with self.capture_signals():
-            async with self._app.router.lifespan_context(self._app):
+            async with self._app.lifespan():
                 await self._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,18 +122,13 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
             signal.signal(number, previous)
 
 
-def _logged(app: Starlette, lines: LineWriter) -> Starlette:
-    app.add_middleware(RequestLog, lines=lines, clock=time.time)
-    return app
-
-
 def serve_here(
     settings: Settings, build: Build, sockets: list[socket.socket], lines: LineWriter, announce: Callable[[], None]
 ) -> int:
     async def at_once() -> None:
         pass
 
-    Server(_logged(build(settings), lines), at_once, announce).run(sockets)
+    Server(build(settings), lines, at_once, announce).run(sockets)
     return 0
 
 
@@ -239,7 +249,7 @@ def work(settings: Settings, build: Build, sockets: list[socket.socket], pipe: C
         await asyncio.to_thread(may_listen.wait)
 
     try:
-        server = Server(_logged(build(settings), lines), permission, lambda: pipe.send_bytes(LISTENING))
+        server = Server(build(settings), lines, permission, lambda: pipe.send_bytes(LISTENING))
         threading.Thread(target=_obey, args=(pipe, server, may_listen), daemon=True).start()
         server.run(sockets)
     except (SettingsError, DatabaseError) as error:

@@ -10,20 +10,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from starlette.applications import Starlette
-
 from charthouse import __version__
 from charthouse.addresses import bind, url_of
 from charthouse.errors import DatabaseError
 from charthouse.locks import FileLock, server_lock
-from charthouse.processes import Build, Workers, serve_here
+from charthouse.processes import Application, Build, Workers, serve_here
 from charthouse.request_log import LineWriter, start_logging
 from charthouse.settings import Settings, SettingsError
 
 LOCK_PATIENCE = 1.0  # seconds that the workers of a server that was killed may take to end
 
 
-def build_app(settings: Settings) -> Starlette:
+def build_app(settings: Settings) -> Application:
     from charthouse.app import create_app  # the parent of several workers does without the web framework
 
     return create_app(settings)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 
+from charthouse.app import Application
 from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest
 
@@ -123,9 +123,9 @@ class Remote:
 
 
 @contextlib.asynccontextmanager
-async def running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def running(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     """The application, started, and requests that go straight into it."""
-    async with app.router.lifespan_context(app):
+    async with app.lifespan():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5000") as client:
             yield client
