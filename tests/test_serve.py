@@ -70,6 +70,9 @@ class Program(Starlette):
     def lifespan(self) -> contextlib.AbstractAsyncContextManager[Any]:
         return self.router.lifespan_context(self)
 
+    def at_once(self, _: Any) -> None:
+        return None
+
 
 def build(settings: Settings) -> Program:
     def start(data: Path) -> None:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse import __version__, pages
+from charthouse.at_once import Finished, Layer
 from charthouse.composition import open_registry
 from charthouse.core import Clock, Registry
 from charthouse.hosts import HostCheck
@@ -49,6 +50,9 @@ class Application:
         self._pages.include_router(pages.router)
         self._app = _addressed(AtV2(self._pages, api=self._cache if settings.pull_cache else self._api), settings)
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        return self._app.at_once(scope)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
@@ -64,7 +68,7 @@ class Application:
             await registry.close()
 
 
-def _addressed(app: ASGIApp, settings: Settings) -> ASGIApp:
+def _addressed(app: Layer, settings: Settings) -> Layer:
     """Behind the checks of who is addressed, by the name that the connection says and by the one that a proxy says."""
     is_checked = settings.on_loopback or bool(settings.host_name)
     if settings.trusted_proxies:
@@ -77,15 +81,20 @@ def _addressed(app: ASGIApp, settings: Settings) -> ASGIApp:
 class AtV2:
     """Gives what is under /v2/ to the API, before the framework looks at it."""
 
-    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, api: Layer) -> None:
         self._app = app
         self._api = api
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        return self._api.at_once(scope) if _is_at_v2(scope) else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
-            await self._api(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        await (self._api if _is_at_v2(scope) else self._app)(scope, receive, send)
+
+
+def _is_at_v2(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith("/v2/") or path == "/v2"
 
 
 async def _keep_house(registry: Registry) -> None:

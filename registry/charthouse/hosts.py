@@ -8,8 +8,9 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from charthouse.at_once import Finished, Layer
 from charthouse.errors import Misdirected
 from charthouse.names import shown
 from charthouse.oci.errors import render
@@ -20,17 +21,24 @@ LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 class HostCheck:
     """Refuses with 421 what is addressed to another name: on loopback, and wherever names are given."""
 
-    def __init__(self, app: ASGIApp, host_names: Sequence[str]) -> None:
+    def __init__(self, app: Layer, host_names: Sequence[str]) -> None:
         self._app = app
         self._is_local = lru_cache(maxsize=256)(lambda host: is_local(host, host_names))
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        return None if self._foreign(scope) else self._app.at_once(scope)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"host" and not self._is_local(value.decode("latin-1")):
-                    await render(_refusal(value.decode("latin-1")))(scope, receive, send)
-                    return
-        await self._app(scope, receive, send)
+        if foreign := self._foreign(scope):
+            await render(_refusal(foreign))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _foreign(self, scope: Scope) -> str | None:
+        for name, value in scope["headers"]:
+            if name == b"host" and not self._is_local(value.decode("latin-1")):
+                return str(value, "latin-1")
+        return None
 
 
 def is_local(host: str, host_names: Sequence[str]) -> bool:

@@ -15,9 +15,10 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from charthouse.at_once import Finished
 from charthouse.names import shown
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ TLS_HINT = (
     "a client tried TLS, and this port speaks plain HTTP: add --plain-http to helm push, pull, install and upgrade"
     " (and to oras; --insecure for crane, --tls disabled for regctl, --dest-tls-verify=false for skopeo)"
 )
+
+OK = b"HTTP/1.1 200 OK\r\n"
 
 _TLS_HANDSHAKE = b"\x16"
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
@@ -97,6 +100,7 @@ class Protocol(HttpToolsProtocol):
         self.unparsed = 0  # bytes since the parser last got somewhere
         self.header_bytes = 0
         self.unsent = 0  # bytes of answers that the client has not taken, at the last sweep
+        self.finished: Finished | None = None  # the answer to the request whose headers are being read
         self.last_word: Refusal | None = None  # waits for the answers before it
 
     # What arrives
@@ -143,6 +147,23 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.headers = []  # trailers come through on_header too, and are no headers of the request
         self._read(Reading.BODY)
+        if self.finished is not None:
+            self._answer_at_once(self.finished)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Unless the answer is finished already. A request that waited for others goes the long way: a thousand in one
+        piece would answer each other a thousand calls deep."""
+        if not self.unanswered and cycle.keep_alive and not self.parser.should_upgrade() and not self.flow.write_paused:
+            self.finished = app.at_once(cycle.scope)
+        if self.finished is None:
+            super()._start_asgi_task(cycle, app)
+
+    def _answer_at_once(self, finished: Finished) -> None:
+        self.finished = None
+        self.cycle.response_started = self.cycle.response_complete = True
+        defaults = [part for name, value in self.server_state.default_headers for part in (name, b": ", value, b"\r\n")]
+        self.transport.write(b"".join((OK, *defaults, finished.headers, b"\r\n", finished.body)))
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self.received += len(body)

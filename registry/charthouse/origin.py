@@ -14,7 +14,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from charthouse.at_once import Finished, Layer
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +76,28 @@ class TrustedProxies:
     client is the last address that is no trusted proxy's.
     """
 
-    def __init__(self, app: ASGIApp, networks: Sequence[Network]) -> None:
+    def __init__(self, app: Layer, networks: Sequence[Network]) -> None:
         self._app = app
         self._is_trusted = lru_cache(maxsize=1024)(lambda address: _is_within(address, networks))
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        """The scope is as it was where the request has to go the long way."""
+        rewritten = dict(scope)
+        if self._comes_from_proxy(scope):
+            self._rewrite(rewritten)
+        finished = self._app.at_once(rewritten)
+        if finished:
+            scope.update(rewritten)
+        return finished
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        if scope["type"] == "http" and client and self._is_trusted(client[0]):
+        if self._comes_from_proxy(scope):
             self._rewrite(scope)
         await self._app(scope, receive, send)
+
+    def _comes_from_proxy(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        return client is not None and self._is_trusted(client[0])
 
     def _rewrite(self, scope: Scope) -> None:
         proto = first_value(scope, b"x-forwarded-proto").lower()

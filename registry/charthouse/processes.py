@@ -23,19 +23,17 @@ from types import FrameType
 from typing import Protocol
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
+from charthouse.at_once import Layer
 from charthouse.errors import DatabaseError
 from charthouse.locks import server_lock
 from charthouse.request_log import LineWriter, RequestLog, start_logging
 from charthouse.settings import Settings, SettingsError
 
 
-class Application(Protocol):
+class Application(Layer, Protocol):
     """What is served: an ASGI application that is started and ended by `lifespan`."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
     def lifespan(self) -> AbstractAsyncContextManager[object]: ...
 

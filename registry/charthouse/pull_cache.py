@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from charthouse.at_once import Finished
 from charthouse.core import Registry
 from charthouse.names import RepositoryName
 
@@ -26,13 +27,13 @@ Key = tuple[str, str]
 class Entry:
     repository: RepositoryName
     generation: int
+    finished: Finished
     start: Message
-    body: Message
     stamp: int | None = None  # the database's, when the generation was last seen to hold
 
     @property
     def cost(self) -> int:
-        return len(self.body["body"]) + ENTRY_OVERHEAD
+        return len(self.finished.body) + ENTRY_OVERHEAD
 
 
 class PullCache:
@@ -46,20 +47,39 @@ class PullCache:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._asked: _Question | None = None
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        """Where it is certain without asking: nothing was committed since the entry was last seen to hold."""
+        entry = self._entries.get((scope["method"], scope["path"]))
+        if entry is None or entry.stamp is None or not _is_pull(scope):
+            return None
+        assert self.registry is not None  # noqa: S101 - an entry came from it
+        if self.registry.stamp() != entry.stamp:
+            return None
+        self._entries.move_to_end((scope["method"], scope["path"]))
+        return entry.finished
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_pull(scope):
             await self._app(scope, receive, send)
             return
         key = (scope["method"], scope["path"])
+        entry = await self._current(key)
+        if entry is None:
+            await self._ask_and_keep(key, scope, receive, send)
+        else:
+            await send(entry.start)
+            await send({"type": "http.response.body", "body": entry.finished.body})
+
+    async def _current(self, key: Key) -> Entry | None:
         entry = self._entries.get(key)
-        if entry is not None:
-            if await self._holds(entry):
-                self._entries.move_to_end(key)
-                await send(entry.start)
-                await send(entry.body)
-                return
-            self._forget(key)
-        await self._ask_and_keep(key, scope, receive, send)
+        if entry is None:
+            return None
+        holds = await self._holds(entry)
+        if self._entries.get(key) is entry:  # while we asked, somebody else may have forgotten or replaced it
+            self._entries.move_to_end(key)
+            if not holds:
+                self._forget(key)
+        return entry if holds else None
 
     async def _holds(self, entry: Entry) -> bool:
         assert self.registry is not None  # noqa: S101 - an entry came from it
@@ -99,9 +119,9 @@ class PullCache:
         await self._app(scope, receive, listen)
         held = scope.get(HELD)
         if held and started and started[0]["status"] == 200 and size <= ENTRY_LIMIT:  # noqa: PLR2004 - OK
-            body = {"type": "http.response.body", "body": b"".join(pieces)}
+            headers = b"".join(name + b": " + value + b"\r\n" for name, value in started[0]["headers"])
             repository, generation = held
-            self._keep(key, Entry(repository, generation, started[0], body))
+            self._keep(key, Entry(repository, generation, Finished(headers, b"".join(pieces)), started[0]))
 
     def _keep(self, key: Key, entry: Entry) -> None:
         self._forget(key)

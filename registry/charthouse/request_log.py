@@ -17,13 +17,16 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TextIO
 
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from charthouse.at_once import Finished, Layer
 
 Clock = Callable[[], float]  # Unix seconds
 
 FLUSH_AFTER = 0.2  # seconds that a line may wait for others
 PATH_LIMIT = 512  # characters; a repository's longest name, `/manifests/` and a sha512 digest fit
 AGENT_LIMIT = 120  # characters
+OK = 200
 INTERNAL_ERROR = 500
 _PIPE_BUF = 4096  # bytes that a pipe takes in one piece, so that the workers' lines do not mix
 
@@ -126,74 +129,49 @@ def _human_record(now: float, record: logging.LogRecord, traceback: str) -> str:
 class RequestLog:
     """Outermost of the middleware: gives each request its id, logs its line, and answers for what went wrong."""
 
-    def __init__(self, app: ASGIApp, *, lines: LineWriter, clock: Clock) -> None:
+    def __init__(self, app: Layer, *, lines: LineWriter, clock: Clock) -> None:
         self._app = app
         self._lines = lines
         self._clock = clock
         self._format = _human_request if lines.is_terminal else _json_request
 
+    def at_once(self, scope: Scope) -> Finished | None:
+        finished = self._app.at_once(scope)
+        if finished is None:
+            return None
+        request = _Request(scope)
+        request.status, request.bytes = OK, len(finished.body)
+        self._lines.later(self._format(self._clock(), request))
+        return Finished(b"%sx-request-id: %s\r\n" % (finished.headers, request.id.encode()), finished.body)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = _Request(scope, send)
+        request = _Request(scope)
+        answer = _Answer(request, send)
         _request_id.set(request.id)
         try:
-            await self._app(scope, receive, request.send)
-            await request.release()
+            await self._app(scope, receive, answer.send)
+            await answer.release()
         except ClientDisconnect:
             return  # the line below says that there was no answer
         except Exception:
             logging.getLogger("charthouse").exception("internal error")
-            await request.apologise()
+            await answer.apologise()
         finally:
             self._lines.later(self._format(self._clock(), request))
 
 
 class _Request:
-    """One request, seen from outside: it counts what is sent."""
+    """One request, seen from outside, and what became of it."""
 
-    __slots__ = ("_held", "_send", "bytes", "id", "scope", "started", "status")
+    __slots__ = ("bytes", "id", "scope", "started", "status")
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.id = os.urandom(8).hex()
         self.started = time.perf_counter()
         self.status = 0  # none yet
         self.bytes = 0
-        self._send = send
-        self._held: list[Message] | None = []
         scope.setdefault("state", {})["request_id"] = self.id
-
-    async def send(self, message: Message) -> None:
-        if self._held is not None and (self._held or message.get("status") == INTERNAL_ERROR):
-            self._held.append(message)
-            return
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            # A new message: whoever sent this one may send its headers again.
-            message = {**message, "headers": [*message["headers"], (b"x-request-id", self.id.encode())]}
-        else:
-            self.bytes += len(message.get("body", b""))
-        await self._send(message)
-
-    async def release(self) -> None:
-        """A 500 waits until the application has returned: Starlette answers an exception with a page before it
-        raises it again, and `apologise` does that better."""
-        held, self._held = self._held, None
-        for message in held or ():
-            await self.send(message)
-
-    async def apologise(self) -> None:
-        """Unless an answer has begun: then the server cuts the connection, so that nobody takes it for whole."""
-        if self.status:
-            return
-        self._held = None
-        error = {"code": "UNSUPPORTED", "message": f"internal error, request id {self.id}: the registry's log has more"}
-        body = json.dumps({"errors": [error]}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": INTERNAL_ERROR, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
 
     @property
     def milliseconds(self) -> float:
@@ -219,6 +197,47 @@ class _Request:
             if name == b"user-agent":
                 return str(value[:AGENT_LIMIT], "latin-1")
         return ""
+
+
+class _Answer:
+    """What the application sends, on its way out: counted, and with the request's id."""
+
+    __slots__ = ("_held", "_request", "_send")
+
+    def __init__(self, request: _Request, send: Send) -> None:
+        self._request = request
+        self._send = send
+        self._held: list[Message] | None = []
+
+    async def send(self, message: Message) -> None:
+        if self._held is not None and (self._held or message.get("status") == INTERNAL_ERROR):
+            self._held.append(message)
+            return
+        if message["type"] == "http.response.start":
+            self._request.status = message["status"]
+            # A new message: whoever sent this one may send its headers again.
+            message = {**message, "headers": [*message["headers"], (b"x-request-id", self._request.id.encode())]}
+        else:
+            self._request.bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    async def release(self) -> None:
+        """A 500 waits until the application has returned: Starlette answers an exception with a page before it
+        raises it again, and `apologise` does that better."""
+        held, self._held = self._held, None
+        for message in held or ():
+            await self.send(message)
+
+    async def apologise(self) -> None:
+        """Unless an answer has begun: then the server cuts the connection, so that nobody takes it for whole."""
+        if self._request.status:
+            return
+        self._held = None
+        text = f"internal error, request id {self._request.id}: the registry's log has more"
+        body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": text}]}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": INTERNAL_ERROR, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
 
 def _json_request(now: float, request: _Request) -> str:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from charthouse.at_once import Finished
 from charthouse.core import Registry
 from charthouse.errors import NameUnknown, RegistryError, Unsupported
 from charthouse.names import Digest, RepositoryName, parse_reference, shown
@@ -55,6 +56,10 @@ class Api:
         for chapter in chapters:
             for method, path, handler in chapter.routes:
                 self._resources.setdefault(_pattern(path), {})[method] = handler
+
+    def at_once(self, _: Scope) -> Finished | None:
+        """Everything here may have to wait for the database."""
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["charthouse.registry"] = self.registry

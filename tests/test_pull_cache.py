@@ -1,0 +1,271 @@
+"""The pull cache: it answers what the API would, at once or the long way, and nothing older than the last change."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from charthouse.app import Application, create_app
+from charthouse.at_once import Finished
+from charthouse.manifest import OCI_MANIFEST
+from charthouse.names import Digest
+from support.requests import Remote, image, running
+from support.server import serving
+from test_counts import counting
+
+NAME = "team-a/app"
+CHANGES = 60  # of one tag, in the tests that look for stale answers
+READERS = 4
+PIPELINED = 1200  # requests in one piece: deeper than Python's stack
+
+
+def scope_of(path: str, method: str = "GET", **headers: str) -> dict[str, Any]:
+    sent = {"host": "localhost:5000", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return {
+        "type": "http",
+        "method": method,
+        "path": f"/v2/{NAME}/{path}",
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+    }
+
+
+@pytest.fixture
+async def remote(client: httpx.AsyncClient) -> Remote:
+    """With one image, under the tag `1`, that was pulled once."""
+    remote = Remote(client, NAME)
+    await remote.push_image("1")
+    return remote
+
+
+@pytest.fixture
+def at_once(app: Application, database_url: str) -> Callable[..., Finished | None]:
+    """What the application answers without waiting. On PostgreSQL nothing is certain without asking."""
+
+    def at_once(path: str, *args: Any, **headers: str) -> Finished | None:
+        finished = app.at_once(scope_of(path, *args, **headers))
+        if database_url:
+            assert finished is None
+        return finished
+
+    return at_once
+
+
+async def warm(remote: Remote, *paths: str) -> list[httpx.Response]:
+    """Twice: the first answer is kept, the second sees that it holds."""
+    return [(await remote.call("GET", path), await remote.call("GET", path))[1] for path in paths]
+
+
+async def test_what_is_answered_at_once_is_what_is_answered_the_long_way(remote, at_once, database_url):
+    paths = ["manifests/1", f"manifests/{Digest.of(image())}", f"blobs/{Digest.of(b'{}')}"]
+    for path, response in zip(paths, await warm(remote, *paths), strict=True):
+        finished = at_once(path)
+        if not database_url:
+            lines = dict(line.split(b": ", 1) for line in finished.headers.splitlines())
+            assert lines == {name.lower(): value for name, value in response.headers.raw}
+            assert finished.body == response.content
+
+
+async def test_head_is_answered_without_a_body(remote, at_once, database_url):
+    await remote.call("HEAD", "manifests/1")
+    response = await remote.call("HEAD", "manifests/1")
+    finished = at_once("manifests/1", "HEAD")
+    if not database_url:
+        assert finished.body == b""
+        assert f"content-length: {len(image())}".encode() in finished.headers
+    assert response.headers["content-length"] == str(len(image()))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "manifests/1", {"range": "bytes=0-1"}),
+        ("GET", "manifests/1", {"if_none_match": "*"}),
+        ("PUT", "manifests/1", {}),
+        ("DELETE", "manifests/1", {}),
+        ("GET", "manifests/2", {}),
+        ("GET", "tags/list", {}),
+        ("GET", "manifests/1", {"host": "evil.example"}),
+    ],
+)
+async def test_what_depends_on_more_than_the_path_goes_the_long_way(remote, app, method, path, headers):
+    await warm(remote, "manifests/1")
+    assert app.at_once(scope_of(path, method, **headers)) is None
+
+
+async def test_with_the_cache_off_nothing_is_answered_at_once(make_settings):
+    app = create_app(make_settings(pull_cache=0), durable=False)
+    async with running(app) as client:
+        await Remote(client, NAME).push_image("1")
+        await warm(Remote(client, NAME), "manifests/1")
+        assert app.at_once(scope_of("manifests/1")) is None
+
+
+async def test_a_pull_from_the_cache_reads_no_content_and_at_once_no_row_at_all(remote, app, at_once, database_url):
+    await warm(remote, "manifests/1")
+    with counting(app) as counts:
+        at_once("manifests/1")
+        await remote.call("GET", "manifests/1")
+    assert counts["statements"] == (1 if database_url else 0)  # the generation
+
+
+async def test_a_busy_repository_cools_no_other(remote, app, client, database_url):
+    await warm(remote, "manifests/1")
+    await Remote(client, "team-b/app").push_image("1")
+    assert app.at_once(scope_of("manifests/1")) is None  # something was committed
+    with counting(app) as counts:
+        assert (await remote.call("GET", "manifests/1")).content == image()
+    assert counts["statements"] == 1  # the generation, and not the manifest
+    assert (app.at_once(scope_of("manifests/1")) is not None) == (not database_url)
+
+
+async def test_pulls_that_wait_together_ask_once(remote, app, client):
+    await warm(remote, "manifests/1")
+    await Remote(client, "team-b/app").push_image("1")
+    with counting(app) as counts:
+        await asyncio.gather(*(remote.call("GET", "manifests/1") for _ in range(20)))
+    assert counts["statements"] <= 2  # the first one's question, and one for all who came while it was on its way
+
+
+async def test_a_blob_that_was_deleted_is_not_given_any_more(remote, at_once):
+    path = f"blobs/{Digest.of(b'{}')}"
+    await warm(remote, path, "manifests/1")
+    await remote.call("DELETE", f"manifests/{Digest.of(image())}")
+    await remote.call("DELETE", path)
+    assert at_once(path) is None
+    assert [(await remote.call("GET", each)).status_code for each in (path, "manifests/1")] == [404, 404]
+
+
+async def test_the_cache_keeps_no_more_bytes_than_it_may(make_settings):
+    """Each entry counts with its overhead of 1 KiB."""
+    app = create_app(make_settings(pull_cache=4096), durable=False)
+    async with running(app) as client:
+        remote = Remote(client, NAME)
+        for number in range(8):
+            await remote.push_image(str(number), annotations={"n": str(number)})
+            await remote.call("GET", f"manifests/{number}")
+        entries = app._cache._entries
+        assert 0 < len(entries) <= 4
+        assert sum(entry.cost for entry in entries.values()) == app._cache._size <= 4096
+
+
+# On sockets
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[Callable[..., tuple[int, bytes]]]:
+    """Requests on one connection: `ask("PUT", "manifests/1", body)`, after /v2/<name>/."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+
+        def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+            connection.request(method, f"/v2/{NAME}/{path}", body, {"Content-Type": OCI_MANIFEST} if body else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+        yield ask
+
+
+def push_numbered(ask: Callable[..., tuple[int, bytes]], number: int) -> None:
+    assert ask("PUT", "manifests/latest", image(annotations={"number": str(number)}))[0] == 201
+
+
+def test_a_thousand_requests_in_one_piece_are_answered_in_their_order(tmp_path: Path):
+    with serving(tmp_path) as server, connected(server.port) as ask:
+        ask("POST", f"blobs/uploads/?digest={Digest.of(b'{}')}", b"{}")
+        push_numbered(ask, 1)
+        ask("GET", "manifests/latest")
+        ask("GET", "manifests/latest")
+        requests = [
+            f"{'GET' if number % 3 else 'HEAD'} /v2/{NAME}/manifests/latest HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            for number in range(PIPELINED)
+        ]
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            sender = threading.Thread(target=connection.sendall, args=("".join(requests).encode(),))
+            sender.start()
+            connection.settimeout(30)
+            received = b""
+            while received.count(b"HTTP/1.1 200 OK") < PIPELINED or not received.endswith(b"}\n"):
+                received += connection.recv(65536)
+            sender.join()
+    bodies = [answer.partition(b"\r\n\r\n")[2] for answer in received.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert [bool(body) for body in bodies] == [bool(number % 3) for number in range(PIPELINED)]
+    ids = re.findall(rb"x-request-id: (\w+)", received)
+    assert len(set(ids)) == PIPELINED
+    lines = [line for line in server.log.read_text().splitlines() if f'"path": "/v2/{NAME}/manifests/latest"' in line]
+    assert {json.loads(line)["request_id"] for line in lines} >= {each.decode() for each in ids}
+
+
+@contextlib.contextmanager
+def one_registry(tmp_path: Path, database_url: str) -> Iterator[list[int]]:
+    """Where one registry answers: a server with two workers, or two servers on one PostgreSQL database."""
+    with contextlib.ExitStack() as stack:
+        if database_url:
+            folders = [tmp_path / name for name in ("one", "two")]
+            for folder in folders:
+                folder.mkdir()
+            servers = [stack.enter_context(serving(folder, database=database_url)) for folder in folders]
+            yield [server.port for server in servers]
+        else:
+            yield [stack.enter_context(serving(tmp_path, "--workers", "2")).port]
+
+
+async def test_no_answer_is_older_than_the_last_acknowledged_change(tmp_path: Path, database_url: str):
+    with one_registry(tmp_path, database_url) as ports:
+        await asyncio.to_thread(hammer, ports)
+
+
+def hammer(ports: list[int]) -> None:
+    """One connection moves a tag and deletes it, others on every worker and server pull all the time."""
+    acknowledged = 0  # even: the tag names that number; odd: it is deleted
+    ended = threading.Event()
+
+    def write() -> None:
+        nonlocal acknowledged
+        with connected(ports[0]) as ask:
+            for number in range(2, 2 * CHANGES, 2):
+                push_numbered(ask, number)
+                acknowledged = number
+                if number % 8 == 0:
+                    assert ask("DELETE", "manifests/latest")[0] == 202
+                    acknowledged = number + 1
+
+    def read(port: int) -> int:
+        count = 0
+        with connected(port) as ask:
+            while not ended.is_set():
+                before = acknowledged
+                status, body = ask("GET", "manifests/latest")
+                after = acknowledged + 2  # one more change may have been made and not acknowledged yet
+                assert status in (200, 404), body
+                seen = int(json.loads(body)["annotations"]["number"]) if status == 200 else None
+                allowed = {number for number in range(before, after + 1) if number % 2 == 0}
+                if seen is None:
+                    assert any(number % 8 == 1 for number in range(before, after + 1)), (before, after)
+                else:
+                    assert seen in allowed, (before, seen, after)
+                count += 1
+        return count
+
+    with connected(ports[0]) as ask:
+        ask("POST", f"blobs/uploads/?digest={Digest.of(b'{}')}", b"{}")
+        push_numbered(ask, 0)
+    with ThreadPoolExecutor(READERS + 1) as pool:
+        readers = [pool.submit(read, ports[number % len(ports)]) for number in range(READERS)]
+        try:
+            pool.submit(write).result()
+        finally:
+            ended.set()
+        counts = [reader.result() for reader in readers]
+    print(f"{CHANGES} changes; pulls: {counts}; stale: 0")
+    assert min(counts) > 0
