@@ -80,6 +80,8 @@ def on_sqlite(database: SqliteDatabase, counts: Counter[str]) -> Iterator[None]:
         elif not sql.startswith(("BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA", "--")):
             counts["statements"] += 1
 
+    if database._writer._stopped is None:
+        database._writer._start()  # as the first write does
     connections = (database._reader.driver, database._writer._raw)
     for connection in connections:
         connection.set_trace_callback(trace)

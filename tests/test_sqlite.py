@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,49 @@ async def test_reads_run_in_the_event_loop_and_scans_in_threads_of_their_own(pat
         assert await database.write(thread) == "charthouse-writer"
 
 
+async def test_many_databases_share_a_few_threads_and_hold_nothing_while_they_wait(tmp_path: Path):
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with ThreadPoolExecutor(2, thread_name_prefix="shared") as threads:
+        databases = []
+        for number in range(20):
+            path = tmp_path / f"{number}.db"
+            prepare(path)
+            with connect(path) as connection:
+                driver(connection).execute(NOTES)
+            databases.append(SqliteDatabase(path, durable=False, threads=threads))
+        before, others = descriptors(), threading.active_count()
+        for letters in ("abc", "def"):
+            await asyncio.gather(*[database.write(add, name) for name in letters for database in databases])
+            assert threading.active_count() <= others + 2
+            for database in databases:
+                database.rest()
+            await asyncio.gather(*[_stopped(database) for database in databases])
+            assert descriptors() == before
+        assert [await database.read(names) for database in databases] == [list("abcdef")] * 20
+        for database in databases:
+            await database.close()
+            with pytest.raises(DatabaseError):
+                await database.write(add, "z")
+        assert descriptors() <= before
+
+
+async def _stopped(database: SqliteDatabase) -> None:
+    if stopped := database._writer._stopped:
+        await stopped
+
+
+async def test_the_stamp_of_a_connection_opened_again_is_none_that_was_seen_before(path: Path):
+    async with opened(path) as database:
+        seen = set()
+        for name in "abc":
+            await database.write(add, name)
+            seen.add(database.stamp())
+            database.rest()
+        assert len(seen) == 3
+
+
 # A process that recovers the WAL's index: bytes 120 (write) and 122 (recover) of its locks, the header not yet valid.
 RECOVER = """
     import fcntl, sys
@@ -88,7 +132,7 @@ RECOVER = """
 
 
 async def test_a_read_that_would_have_to_wait_becomes_a_scan(path: Path):
-    def names_when_free(connection: Connection) -> tuple[str, list[str]]:
+    def letterswhen_free(connection: Connection) -> tuple[str, list[str]]:
         if threading.current_thread() is not threading.main_thread():
             recovering.go_on()
         return threading.current_thread().name, names(connection)
@@ -97,7 +141,7 @@ async def test_a_read_that_would_have_to_wait_becomes_a_scan(path: Path):
         await database.write(add, "a")
         with faults.child(RECOVER, f"{path}-shm") as recovering:
             assert recovering.says() == "recovering"
-            thread, found = await database.read(names_when_free)
+            thread, found = await database.read(letterswhen_free)
     assert thread.startswith("charthouse-scan")
     assert found == ["a"]
 

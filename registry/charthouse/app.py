@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -26,10 +27,16 @@ HOUSEKEEPING_EVERY = 3600  # seconds
 
 
 def create_app(
-    settings: Settings, *, clock: Clock = time.time, durable: bool = True, step_limit: int | None = None
+    settings: Settings,
+    *,
+    clock: Clock = time.time,
+    durable: bool = True,
+    step_limit: int | None = None,
+    threads: ThreadPoolExecutor | None = None,
 ) -> "Application":
     """The registry is opened when the application starts, with `open_registry`, and closed when it ends."""
-    return Application(settings, partial(open_registry, settings, clock=clock, durable=durable, step_limit=step_limit))
+    opens = partial(open_registry, settings, clock=clock, durable=durable, step_limit=step_limit, threads=threads)
+    return Application(settings, opens)
 
 
 class Application:

@@ -4,6 +4,7 @@ Apart from `app.py`, because the command line needs it without the web framework
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from charthouse.blobs import open_store
 from charthouse.core import Clock, Registry
@@ -14,16 +15,23 @@ from charthouse.uploads import UploadIds, load_key
 
 
 async def open_registry(
-    settings: Settings, *, clock: Clock = time.time, durable: bool = True, step_limit: int | None = None
+    settings: Settings,
+    *,
+    clock: Clock = time.time,
+    durable: bool = True,
+    step_limit: int | None = None,
+    threads: ThreadPoolExecutor | None = None,
 ) -> Registry:
     """A registry over the settings' database and folder, both made and brought up to date.
 
-    `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's. Raises DatabaseError, OSError.
+    `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's; `threads` are shared with the other
+    registries of a process that has many, and stay when this one is closed. Raises DatabaseError, OSError.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
-    database = await _open_database(settings, durable=durable, step_limit=step_limit)
-    upload_ids = UploadIds(load_key(settings.data), settings.upload_expiry)
-    return Registry(settings, database, open_store(settings, durable=durable), upload_ids, clock)
+    database = await _open_database(settings, durable=durable, step_limit=step_limit, threads=threads)
+    upload_ids = UploadIds(load_key(settings.data, durable=durable), settings.upload_expiry)
+    store = open_store(settings, durable=durable, threads=threads)
+    return Registry(settings, database, store, upload_ids, clock)
 
 
 async def open_existing(settings: Settings) -> Registry:
@@ -36,7 +44,9 @@ async def open_existing(settings: Settings) -> Registry:
     return await open_registry(settings)
 
 
-async def _open_database(settings: Settings, *, durable: bool, step_limit: int | None) -> Database:
+async def _open_database(
+    settings: Settings, *, durable: bool, step_limit: int | None, threads: ThreadPoolExecutor | None
+) -> Database:
     if settings.database:
         from charthouse.database.postgres import PostgresDatabase  # an extra
 
@@ -46,4 +56,4 @@ async def _open_database(settings: Settings, *, durable: bool, step_limit: int |
 
     path = settings.data / DATABASE_NAME
     migrate_sqlite(path)
-    return SqliteDatabase(path, durable=durable, step_limit=step_limit)
+    return SqliteDatabase(path, durable=durable, step_limit=step_limit, threads=threads)

@@ -415,6 +415,10 @@ class Registry:
         """Removes what unfinished uploads left, once they have expired. Returns their number."""
         return await self._store.forget_uploads(self._clock() - self.settings.upload_expiry)
 
+    def rest(self) -> None:
+        """Lets go of what the next request opens again: for many registries of one process, of which few are used."""
+        self._database.rest()
+
     async def close(self) -> None:
         await self._database.close()
         await self._store.close()

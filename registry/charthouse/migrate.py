@@ -23,11 +23,10 @@ def migrate_sqlite(path: Path) -> None:
     """Raises DatabaseError when the database is newer than this program, or no database at all."""
     try:
         sqlite_database.prepare(path)
-        with sqlite_database.connect(path) as connection:
-            if version(connection) == SCHEMA_VERSION:
-                return
-            with sqlite_database.writer_lock(path):
-                _upgrade_sqlite(connection)
+        if sqlite_database.version(path) == SCHEMA_VERSION:
+            return
+        with sqlite_database.writer_lock(path), sqlite_database.connect(path) as connection:
+            _upgrade_sqlite(connection)
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"{path} cannot be used as the registry's database: {error}") from error
 

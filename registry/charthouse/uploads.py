@@ -61,14 +61,15 @@ def _decode(upload_id: str) -> bytes:
     return token if whole and base64.urlsafe_b64encode(token) == upload_id.encode() else b""
 
 
-def load_key(data: Path) -> bytes:
+def load_key(data: Path, *, durable: bool = True) -> bytes:
     """The data folder's key, made by whoever comes first."""
     with FileLock(data / "upload.key") as file:
         key = os.read(file.fileno(), KEY_SIZE + 1)
         if not key:
             key = secrets.token_bytes(KEY_SIZE)
             os.write(file.fileno(), key)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     if len(key) != KEY_SIZE:
         raise OSError(f"{file.path} is damaged: remove it, and unfinished uploads begin again")
     return key

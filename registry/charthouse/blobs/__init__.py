@@ -5,6 +5,7 @@ named in SQL after it is safe, and goes after SQL has forgotten it, so the two n
 """
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from charthouse.names import Digest
@@ -72,7 +73,8 @@ class BlobStore(Protocol):
     async def close(self) -> None: ...
 
 
-def open_store(settings: Settings, *, durable: bool = True) -> BlobStore:
+def open_store(settings: Settings, *, durable: bool = True, threads: ThreadPoolExecutor | None = None) -> BlobStore:
+    """`threads` are shared with other stores of this process; without, the store has its own."""
     from charthouse.blobs.filesystem import FilesystemStore
 
-    return FilesystemStore(settings.data, durable=durable)
+    return FilesystemStore(settings.data, durable=durable, threads=threads)

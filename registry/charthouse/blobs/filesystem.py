@@ -32,12 +32,13 @@ ON_WINDOWS = os.name == "nt"
 
 
 class FilesystemStore:
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
+    def __init__(self, data: Path, *, durable: bool = True, threads: ThreadPoolExecutor | None = None) -> None:
         self._blobs = data / "blobs"
         self._uploads = data / "uploads"
         self._fsync: Callable[[int], None] = fsync if durable else _no_fsync
         self._fsync_failure: OSError | None = None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="charthouse-blobs")
+        self._has_own_threads = threads is None
+        self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="charthouse-blobs")
         self._safe_folders = set(self._make_folders(data))
 
     def _make_folders(self, data: Path) -> Iterator[str]:
@@ -180,7 +181,8 @@ class FilesystemStore:
                 raise PermissionError(f"{folder} cannot be written")
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
+        if self._has_own_threads:
+            await asyncio.to_thread(self._threads.shutdown)
 
 
 class UploadFile:

@@ -61,6 +61,9 @@ class Database(Protocol):
     def stamp(self) -> int | None:
         """The same only while nothing was committed, by whomever; None where that cannot be told without asking."""
 
+    def rest(self) -> None:
+        """Lets go of what the next read opens again: for many registries of one process, of which few are used."""
+
     async def close(self) -> None: ...
 
 

@@ -53,6 +53,9 @@ class PostgresDatabase:
     def stamp(self) -> None:
         return None
 
+    def rest(self) -> None:
+        """The pool's connections stay."""
+
     async def close(self) -> None:
         if self._writes:
             await asyncio.wait(self._writes)

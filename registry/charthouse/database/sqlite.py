@@ -38,16 +38,34 @@ class SqliteDatabase:
     """`path` is the file. `durable=False` leaves every fsync out, for registries that live as long as a test.
 
     `step_limit` fails a `read` that takes more steps of SQLite's virtual machine: so a test finds an unbounded one.
+    `threads` are shared with the other databases of a process that has many of them; without, it has its own.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True, step_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durable: bool = True,
+        step_limit: int | None = None,
+        threads: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._path = path
-        self._reader = Direct(open_file(path, read_only=True, timeout=READ_TIMEOUT))
         self._steps = 0
-        if step_limit is not None:
-            self._reader.driver.set_progress_handler(lambda: self._is_above(step_limit), STEPS)
-        self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="charthouse-scan")
-        self._writer = Writer(path, durable=durable)
+        self._step_limit = step_limit
+        self._opened: Direct | None = None
+        self._openings = 0
+        self._has_own_threads = threads is None
+        self._scanners = threads or ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="charthouse-scan")
+        self._writer = Writer(path, durable=durable, threads=threads)
+
+    @property
+    def _reader(self) -> "Direct":
+        if self._opened is None:
+            self._opened = Direct(open_file(self._path, read_only=True, timeout=READ_TIMEOUT))
+            self._openings += 1
+            if (limit := self._step_limit) is not None:
+                self._opened.driver.set_progress_handler(lambda: self._is_above(limit), STEPS)
+        return self._opened
 
     def _is_above(self, limit: int) -> bool:
         self._steps += STEPS
@@ -74,20 +92,24 @@ class SqliteDatabase:
         return await self._writer.submit(lambda connection: query(connection, *args, **kwargs))
 
     def stamp(self) -> int:
-        return int(self._reader.driver.execute("PRAGMA data_version").fetchone()[0])
+        version = int(self._reader.driver.execute("PRAGMA data_version").fetchone()[0])
+        return self._openings << 32 | version  # each connection counts for itself
 
     def check(self) -> None:
         if not self._writer.alive:
             raise ended()
 
-    async def close(self) -> None:
-        await asyncio.to_thread(self._close)
+    def rest(self) -> None:
+        if self._opened is not None:
+            self._opened.driver.close()
+            self._opened = None
 
-    def _close(self) -> None:
+    async def close(self) -> None:
         """The writer last: so the last process to leave a folder leaves one file, without a write-ahead log."""
-        self._scanners.shutdown()
-        self._reader.driver.close()
-        self._writer.close()
+        if self._has_own_threads:
+            await asyncio.to_thread(self._scanners.shutdown)
+        self.rest()
+        await self._writer.close()
 
 
 def open_file(path: Path, *, read_only: bool = False, timeout: float = SCAN_TIMEOUT) -> sqlite3.Connection:
@@ -208,57 +230,77 @@ _Outcome = tuple[_Write, Any, BaseException | None]
 class Writer:
     """One thread that takes what is waiting as one transaction: a savepoint each, one COMMIT, one fsync.
 
-    A future is resolved only after COMMIT returned. When the thread ends, whatever waits and whatever comes fails at
-    once. Belongs to the event loop in which it is made.
+    The thread starts at the first write. It is its own and stays, or one of `threads`, which it gives back, with its
+    connection, as soon as nothing waits. A future is resolved only after COMMIT returned. When the thread fails,
+    whatever waits and whatever comes fails at once. Belongs to the event loop in which it is made.
     """
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
+    def __init__(self, path: Path, *, durable: bool, threads: ThreadPoolExecutor | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._path = path
+        self._durable = durable
+        self._threads = threads
         self._lock = writer_lock(path)
-        self._raw = open_file(path)
-        self._connection = Direct(self._raw)
-        self._raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._raw.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the disk
-        self._raw.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")  # a WAL begun anew is cut to this
         self._wal = path.with_name(path.name + "-wal")
         self._held_up_at = 0
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="charthouse-writer", daemon=True)
-        self._thread.start()
+        self._turn = threading.Lock()  # held to put a write, and to see that there is none and stop
+        self._is_over = False
+        self._stopped: asyncio.Future[None] | None = None  # there while the thread runs
 
     @property
     def alive(self) -> bool:
-        return not self._ended.is_set()
+        return not self._is_over
 
     def submit(self, query: Callable[[Connection], T]) -> "asyncio.Future[T]":
         write = _Write(query, self._loop.create_future())
-        self._waiting.put(write)
-        if self._ended.is_set():  # after the put: either the thread saw the write or it is failed here
-            self._fail_waiting()
+        with self._turn:
+            if self._is_over:
+                write.future.set_exception(ended())
+                return write.future
+            if self._stopped is None:
+                self._start()
+            self._waiting.put(write)
         return write.future
 
-    def close(self) -> None:
-        self._waiting.put(None)
-        self._thread.join()
+    async def close(self) -> None:
+        with self._turn:
+            self._is_over = True
+            self._waiting.put(None)
+            stopped = self._stopped
+        if stopped is not None:
+            await stopped
 
-    def _run(self) -> None:
+    def _start(self) -> None:
+        self._raw = open_file(self._path)
+        self._connection = Direct(self._raw)
+        self._raw.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
+        self._raw.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the disk
+        self._raw.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")  # a WAL begun anew is cut to this
+        self._stopped = self._loop.create_future()
+        if self._threads is not None:
+            self._threads.submit(self._run, self._stopped)
+        else:
+            threading.Thread(target=self._run, args=[self._stopped], name="charthouse-writer", daemon=True).start()
+
+    def _run(self, stopped: "asyncio.Future[None]") -> None:
         try:
             while batch := self._next_batch():
                 self._carry_out(batch)
-            with self._lock:  # SQLite checkpoints when the last connection of all processes is closed
-                self._raw.close()
         except BaseException:
             log.critical("the database's writer has ended, nothing can be written any more", exc_info=True)
+            with self._turn:
+                self._is_over = True
+                self._fail_waiting()
+                self._raw.close()
+                self._lock.release()
         finally:
-            self._ended.set()
-            self._fail_waiting()
-            self._raw.close()
-            self._lock.release()
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                self._loop.call_soon_threadsafe(_resolve_one, stopped)
 
     def _next_batch(self) -> list[_Write]:
-        """Waits for a write and takes what else is there; empty when the writer is to end."""
-        first = self._waiting.get()
+        """Takes a write and what else is there; empty when the thread is to stop."""
+        first = self._first()
         batch = [] if first is None else [first]
         while batch and len(batch) < BATCH_LIMIT:
             try:
@@ -270,6 +312,18 @@ class Writer:
                 break
             batch.append(write)
         return batch
+
+    def _first(self) -> _Write | None:
+        """None, with the connection closed, when the writer is: or when nothing waits, where the thread is shared."""
+        if self._threads is None and (write := self._waiting.get()) is not None:
+            return write
+        with self._turn:
+            write = None if self._waiting.empty() else self._waiting.get_nowait()
+            if write is None:
+                with self._lock:  # SQLite checkpoints when the last connection of all processes is closed
+                    self._raw.close()
+                self._stopped = None
+            return write
 
     def _carry_out(self, batch: list[_Write]) -> None:
         outcomes: list[_Outcome] = [(write, None, ended()) for write in batch]
@@ -344,6 +398,11 @@ class Writer:
                 self._answer([(write, None, ended())])
 
 
+def _resolve_one(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def _resolve(outcomes: Sequence[_Outcome]) -> None:
     for write, value, error in outcomes:
         if write.future.done():
@@ -366,10 +425,19 @@ def _translated(error: BaseException) -> BaseException:
     return found
 
 
+def version(path: Path) -> str | None:
+    """The schema's, None for an empty database: without SQLAlchemy, for the many times that nothing is to be done."""
+    with contextlib.closing(open_file(path, read_only=True)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone() is None:
+            return None
+        (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or (None,)
+        return found
+
+
 def prepare(path: Path) -> None:
     """Makes the file, readable by its owner alone, and its WAL. Once, before anyone opens it read-only."""
     with contextlib.suppress(FileExistsError):
         # Never a file that is there: closing it would drop the POSIX locks that SQLite holds on it in this process.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    with writer_lock(path), connect(path) as connection:
-        driver(connection).execute("PRAGMA journal_mode=WAL").fetchall()
+    with writer_lock(path), contextlib.closing(open_file(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
