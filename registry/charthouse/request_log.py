@@ -5,6 +5,7 @@ record alone costs as much as all of this.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -134,18 +135,20 @@ class RequestLog:
         self._lines = lines
         self._clock = clock
         self._format = _human_request if lines.is_terminal else _json_request
+        # Counted, not drawn: asking the system gives the interpreter's lock away, and a push waits to have it back.
+        self._ids = map(f"{os.urandom(4).hex()}{{:08x}}".format, itertools.count())
 
     def at_once(self, scope: Scope) -> Finished | None:
         finished = self._app.at_once(scope)
         if finished is None:
             return None
-        request = _Request(scope)
+        request = _Request(scope, next(self._ids))
         request.status, request.bytes = OK, len(finished.body)
         self._lines.later(self._format(self._clock(), request))
         return Finished(b"%sx-request-id: %s\r\n" % (finished.headers, request.id.encode()), finished.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = _Request(scope)
+        request = _Request(scope, next(self._ids))
         answer = _Answer(request, send)
         _request_id.set(request.id)
         try:
@@ -165,9 +168,9 @@ class _Request:
 
     __slots__ = ("bytes", "id", "scope", "started", "status")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, request_id: str) -> None:
         self.scope = scope
-        self.id = os.urandom(8).hex()
+        self.id = request_id
         self.started = time.perf_counter()
         self.status = 0  # none yet
         self.bytes = 0

@@ -5,6 +5,7 @@ another repository's or caller's it is as unknown as one that never was (Quay CV
 """
 
 import base64
+import hashlib
 import hmac
 import math
 import os
@@ -42,7 +43,9 @@ class UploadIds:
         return upload_id
 
     def _mac(self, body: bytes, repository: str, caller: str) -> bytes:
-        return hmac.digest(self._key, body + f"{repository}\0{caller}".encode(), "sha256")[:_MAC_SIZE]
+        # BLAKE2 is a MAC by itself (RFC 7693); OpenSSL's HMAC gives the interpreter's lock away for each.
+        signed = body + f"{repository}\0{caller}".encode()
+        return hashlib.blake2b(signed, key=self._key, digest_size=_MAC_SIZE).digest()
 
 
 def begun(upload_id: str) -> float:

@@ -74,13 +74,11 @@ class FilesystemStore:
         return upload
 
     async def upload_size(self, upload_id: str) -> int | None:
-        return self._upload_size(self._uploads / upload_id)  # two stats: a tenth of what changing threads costs
-
-    def _upload_size(self, path: Path) -> int | None:
-        if _mark(path).exists():
+        path = f"{self._uploads}/{upload_id}"  # two stats, and without pathlib: a tenth of what changing threads costs
+        if os.path.exists(path + ENDED):  # noqa: PTH110, ASYNC240 - as said
             raise UploadEnded
         try:
-            return path.stat().st_size
+            return os.stat(path).st_size  # noqa: PTH116
         except FileNotFoundError:
             return None
 
@@ -137,13 +135,15 @@ class FilesystemStore:
     def place(self, path: Path, digest: Digest) -> str:
         """Gives a synced file its place among the blobs, safely. Returns its key."""
         key = f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{secrets.token_hex(4)}"
-        target = self._blobs / key
-        target.parent.mkdir(exist_ok=True)
-        path.rename(target)
-        self.sync_folder(target.parent)
-        if str(target.parent) not in self._safe_folders:
-            self.sync_folder(target.parent.parent)
-            self._safe_folders.add(str(target.parent))
+        folder = f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}"
+        is_safe = folder in self._safe_folders
+        if not is_safe:
+            Path(folder).mkdir(exist_ok=True)
+        path.rename(self._blobs / key)
+        self.sync_folder(folder)
+        if not is_safe:
+            self.sync_folder(self._blobs / digest.algorithm)
+            self._safe_folders.add(folder)
         return key
 
     def sync(self, descriptor: int) -> None:
@@ -154,7 +154,7 @@ class FilesystemStore:
             self._fsync_failure = error
             raise
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: Path | str) -> None:
         if ON_WINDOWS:
             return  # it has no fsync of folders; NTFS keeps renames in its journal
         descriptor = os.open(folder, os.O_RDONLY)

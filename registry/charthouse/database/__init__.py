@@ -67,6 +67,12 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
+def one_statement(query: Query[P, T]) -> Query[P, T]:
+    """Marks a query that is a snapshot by itself: `read` opens none around it. A second statement raises."""
+    query.one_statement = True  # type: ignore[attr-defined]
+    return query
+
+
 def checked(value: T) -> T:
     """A half-read result would hold the connection's snapshot for as long as somebody keeps it."""
     if isinstance(value, Iterator) or hasattr(value, "rowcount"):  # a generator, every kind of result

@@ -181,8 +181,28 @@ class DirectRows:
         return (row[0] for row in self._rows)
 
 
+class OneStatement:
+    """A `Connection` for one statement."""
+
+    def __init__(self, connection: Direct) -> None:
+        self._execute = connection.execute
+
+    def execute(
+        self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
+    ) -> DirectRows:
+        rows = self._execute(statement, parameters)
+        self._execute = _refuse_another
+        return rows
+
+
+def _refuse_another(*_: object) -> DirectRows:
+    raise TypeError("a query that is marked as one_statement runs another: the two would see different states")
+
+
 def in_snapshot(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Every statement of the query sees the same state of the database."""
+    if hasattr(query, "one_statement"):
+        return checked(query(OneStatement(connection), *args, **kwargs))
     raw = connection.driver
     raw.execute("BEGIN")
     try:
@@ -338,10 +358,10 @@ class Writer:
     def _together(self, batch: list[_Write]) -> list[_Outcome]:
         try:
             self._raw.execute("BEGIN IMMEDIATE")
-            outcomes = [self._one(write) for write in batch]
+            outcomes = [self._one(write) for write in batch] if len(batch) > 1 else [self._only(batch[0])]
             self._raw.execute("COMMIT")
-        except (sqlite3.Error, _TransactionLost) as failure:
-            error = failure.__cause__ or failure
+        except Exception as failure:  # of a batch only what ends it for all
+            error = (isinstance(failure, _TransactionLost) and failure.__cause__) or failure
             if error_code(error) in FSYNC_FAILED:
                 raise  # the system may have dropped the pages, and the next fsync would succeed: nobody writes on
             if self._raw.in_transaction:
@@ -350,6 +370,10 @@ class Writer:
                 return [(batch[0], None, _translated(error))]
             return [outcome for write in batch for outcome in self._together([write])]
         return outcomes
+
+    def _only(self, write: _Write) -> _Outcome:
+        """Without a savepoint: what goes wrong takes nobody else's work with it."""
+        return write, checked(write.query(self._connection)), None
 
     def _one(self, write: _Write) -> _Outcome:
         self._raw.execute("SAVEPOINT one")

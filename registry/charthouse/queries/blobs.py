@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from charthouse.database import Connection
+from charthouse.database import Connection, one_statement
 from charthouse.names import Digest, RepositoryName
 from charthouse.queries.rows import StoredBlob
 
@@ -28,11 +28,13 @@ _NAMED_BY = text("""
     AND kind <> 'manifest' ORDER BY manifest LIMIT 1""")
 
 
+@one_statement
 def find_blob(connection: Connection, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
     row = connection.execute(_FIND_BLOB, {"name": repository, "digest": digest}).first()
     return StoredBlob(*row) if row else None
 
 
+@one_statement
 def stored_blob(connection: Connection, digest: Digest) -> StoredBlob | None:
     """The blob in whatever repository: for the registry's own use, never an answer."""
     row = connection.execute(_STORED_BLOB, {"digest": digest}).first()
@@ -49,6 +51,7 @@ def hold_blob(connection: Connection, repository_id: int, digest: Digest, now: i
     connection.execute(_HOLD_BLOB, {"repository_id": repository_id, "digest": digest, "now": now})
 
 
+@one_statement
 def holders(connection: Connection, digest: Digest, limit: int) -> list[str]:
     """Repositories that hold the blob."""
     return list(connection.execute(_HOLDERS, {"digest": digest, "limit": limit}).scalars())

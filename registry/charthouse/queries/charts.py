@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sqlalchemy import text
 
-from charthouse.database import Connection
+from charthouse.database import Connection, one_statement
 from charthouse.names import RepositoryName, Tag
 from charthouse.queries.rows import Chart, Tagged, column_text
 
@@ -59,6 +59,7 @@ def tagged(connection: Connection, repository_id: int, tag: Tag) -> Tagged | Non
     return Tagged(*row) if row else None
 
 
+@one_statement
 def has_charts(connection: Connection, repository: RepositoryName) -> bool:
     return connection.execute(_HAS_CHARTS, {"name": repository}).first() is not None
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import TextClause, text
 
-from charthouse.database import Connection
+from charthouse.database import Connection, one_statement
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.queries.repositories import repository_id
@@ -46,6 +46,7 @@ _TAGS_OF = text("""
     WHERE r.name = :name AND t.digest = :digest ORDER BY t.name""")
 
 
+@one_statement
 def find_manifest(connection: Connection, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
     statement = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
     row = connection.execute(statement, {"name": repository, "reference": reference}).first()

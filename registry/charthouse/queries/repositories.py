@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import text
 
-from charthouse.database import Connection
+from charthouse.database import Connection, one_statement
 from charthouse.names import RepositoryName
 
 _CHANGE_REPOSITORY = text("""
@@ -26,6 +26,7 @@ def change_repository(connection: Connection, repository: RepositoryName, now: i
     return int(connection.execute(_CHANGE_REPOSITORY, {"name": repository, "now": now}).scalar_one())
 
 
+@one_statement
 def repository_id(connection: Connection, repository: RepositoryName) -> int | None:
     return connection.execute(_REPOSITORY_ID, {"name": repository}).scalar()
 
@@ -42,6 +43,7 @@ def empty_repository(connection: Connection, repository_id: int) -> int:
     return connection.execute(_DELETE_MANIFESTS, {"repository_id": repository_id}).rowcount
 
 
+@one_statement
 def list_repositories(connection: Connection, last: str, limit: int) -> list[str]:
     """Repositories that hold a manifest, by name in byte order, after `last`."""
     return list(connection.execute(_LIST_REPOSITORIES, {"last": last, "limit": limit}).scalars())
