@@ -16,6 +16,7 @@ from charthouse.composition import open_registry
 from charthouse.core import Registry
 from charthouse.settings import Settings, load
 from support import postgres
+from support.process import Running, stop
 
 DATABASES = ("sqlite", "postgres")
 STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded
@@ -94,6 +95,18 @@ async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5000") as client:
         yield client
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    servers: list[Running] = []
+
+    def start(limits: dict[str, float] | None = None, **flags: Any) -> Running:
+        servers.append(Running(tmp_path, limits or {}, **flags))
+        return servers[-1]
+
+    yield start
+    stop(*servers)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

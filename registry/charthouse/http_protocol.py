@@ -2,7 +2,7 @@
 
 What a proxy in front of us might read differently is refused here, on the raw request, before anything is decoded. The
 parser (llhttp, strict) refuses repeated, signed or contradicting Content-Length and Transfer-Encoding, bare line feeds,
-folded headers and bad chunks itself; `tests/test_serve.py` holds the corpus.
+folded headers and bad chunks itself; `tests/test_http.py` holds the corpus.
 Source: RFC 9112; Apache's mod_reqtimeout and LimitRequestFields for the numbers.
 """
 

@@ -1,0 +1,267 @@
+"""HTTP/1.1 on raw sockets, in plain and inside TLS: what is refused, what is cut off, what takes too long."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support.process import Running, eventually, receive_all, receive_answer, stop
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all tests that only talk to it."""
+    running = Running(tmp_path_factory.mktemp("shared"), {})
+    yield running.wait_until_ready()
+    stop(running)
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    limits = {"HEADER_TIMEOUT": 0.2, "IDLE_TIMEOUT": 0.2, "BODY_WINDOW": 0.2, "UNREAD_TIMEOUT": 0.2}
+    running = Running(tmp_path_factory.mktemp("impatient"), limits)
+    yield running.wait_until_ready()
+    stop(running)
+
+
+# HTTP
+
+PUT = b"PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: localhost\r\n"
+NEXT = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_a_tls_hello_gets_an_answer_that_begins_with_http_and_one_hint_in_the_log(start: Callable[..., Running]):
+    server = start().wait_until_ready()
+    hello = bytes.fromhex("16030100c4010000c00303") + bytes(185)
+    for _ in range(3):
+        assert server.ask(hello).startswith(b"HTTP/1.1 400 ")
+    server.end()
+    hints = [line for line in server.said().splitlines() if "tried TLS" in line]
+    assert len(hints) == 1
+    assert "--plain-http" in hints[0]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(b"X: " + b"a" * 33_000 + b"\r\n", id="one long"),
+        pytest.param(b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(40)), id="many long"),
+        pytest.param(b"".join(b"X-%d: a\r\n" % n for n in range(101)), id="many"),
+    ],
+)
+def test_too_many_headers_are_431(server: Running, headers: bytes):
+    assert server.ask(PUT + headers + b"\r\n").startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("before", [b"GET /", PUT + b"X: ", PUT + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: "])
+def test_headers_without_end_are_cut_off(server: Running, before: bytes):
+    with server.connect() as client:
+        client.sendall(before)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 30_000_000:
+                sent += client.send(b"a" * 65536)
+    assert sent < 10_000_000  # what the kernel's buffers take, and no more
+
+
+def test_trailers_without_end_are_cut_off(server: Running):
+    with server.connect() as client:
+        client.sendall(PUT + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"X: y\r\n" * 200)
+            assert receive_all(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_headers_below_the_limits_are_read(server: Running):
+    headers = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 300) for n in range(98))
+    assert server.ask(PUT + headers + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        PUT + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+        PUT + b"Content-Length: 4\r\nContent-Length: 4\r\n\r\nbody",
+        PUT + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nbody",
+        PUT + b"Content-Length: 4, 4\r\n\r\nbody",
+        PUT + b"Content-Length: +4\r\n\r\nbody",
+        PUT + b"Content-Length: -4\r\n\r\nbody",
+        PUT + b"Content-Length: 0x4\r\n\r\nbody",
+        PUT + b"Content-Length: 4 4\r\n\r\nbody",
+        PUT + b"Content-Length: \r\n\r\nbody",
+        PUT + b"Content-Length: 99999999999999999999999\r\n\r\nbody",
+        PUT + b"Content-Length : 4\r\n\r\nbody",
+        PUT + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: cow\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        PUT.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nbody\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n-4\r\nbody\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n0x4\r\nbody\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n4\nbody\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbodyX0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nbody\r\n0\r\n\r\n",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nContent-Length: 4\r\n\r\n",
+        PUT + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\nbody",
+        PUT + b"X: a\r\n b\r\n\r\n",
+        PUT + b"X: a\x00b\r\n\r\n",
+        PUT + b"X: a\nY: b\r\n\r\n",
+        PUT + b"X Y: a\r\n\r\n",
+        PUT + b"Host: elsewhere\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\nHost: localhost\n\n",
+        b"GET /v2/ HTTP/2.0\r\nHost: localhost\r\n\r\n",
+        b"GET /v2/\r\n\r\n",
+        b"CONNECT localhost:5000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=repr,
+)
+def test_what_a_proxy_might_read_differently_is_refused_with_all_that_follows(server: Running, request_bytes: bytes):
+    answer = server.ask(request_bytes + NEXT)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert len(re.findall(rb"HTTP/1.1 \d", answer)) == 1
+    assert b"smuggled" not in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/a/../b",
+        "/v2/a/./b",
+        "/v2/..",
+        "/v2/a/%2e%2e/b",
+        "/v2/a/%2E./b",
+        "/v2/a%2fb",
+        "/v2/a%2Fb",
+        "/v2//a",
+        "/v2/a//",
+        "//v2/a",
+        "/v2/a;x=1",
+        "/v2/a%3bx",
+        "/v2/a\\b",
+        "/v2/a%5cb",
+        "/v2/a%00",
+        "/v2/a%0d%0ab",
+        "/v2/a%1f",
+        "/v2/a%7f",
+        "/v2/a%zz",
+        "/v2/a%",
+        "/v2/a#b",
+        "http://localhost//v2",
+        "http://localhost/v2/../a",
+    ],
+)
+def test_path_tricks_are_refused_on_the_raw_path(server: Running, path: str):
+    answer = server.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"NAME_INVALID" in answer
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/v2/a/blobs/sha256%3Aabc", "/v2/a/blobs/sha256:abc"),
+        ("/v2/a/blobs/sha256%3aabc", "/v2/a/blobs/sha256:abc"),
+        ("/charts/a-1.0.0+build.5.tgz", "/charts/a-1.0.0+build.5.tgz"),
+        ("/charts/a-1.0.0%2Bbuild.5.tgz", "/charts/a-1.0.0+build.5.tgz"),
+        ("/v2/a/blobs/uploads/?digest=sha256%3Aabc&from=a%2Fb;..//%00", "/v2/a/blobs/uploads/"),
+        ("/v2/a/manifests/.hidden..", "/v2/a/manifests/.hidden.."),
+        ("http://localhost/v2/", "/v2/"),
+    ],
+)
+def test_paths_that_clients_send_are_read(server: Running, target: str, path: str):
+    assert json.loads(server.get(target))["path"] == path
+
+
+def test_trailers_are_no_headers(server: Running):
+    chunked = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"4;x=1\r\nbody\r\n0\r\nAuthorization: Basic eDp5\r\n\r\n"
+    read = json.loads(server.ask(PUT + chunked + body).partition(b"\r\n\r\n")[2])
+    assert read["body"] == "body"
+    assert "authorization" not in read["headers"]
+
+
+def test_an_upgrade_is_not_made_and_the_connection_ends_with_the_answer(server: Running):
+    answer = server.ask(b"GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + NEXT)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert b"smuggled" not in answer
+
+
+def test_a_connection_is_used_again(server: Running):
+    with server.connect() as client:
+        for path in (b"/one", b"/two", b"/three"):
+            client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert json.loads(receive_answer(client))["path"] == path.decode()
+
+
+def test_a_refusal_comes_after_the_answers_to_the_requests_before_it(server: Running):
+    good = b"GET /one HTTP/1.1\r\nHost: localhost\r\n\r\nGET /two HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", server.ask(good + b"GET /.. HTTP/1.1\r\n\r\n"))
+    assert statuses == [b"200", b"200", b"400"]
+
+
+def test_a_body_that_was_answered_early_is_not_read_to_its_end(server: Running):
+    with server.connect() as client:
+        client.sendall(b"PUT /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
+        assert receive_answer(client) == b"too large"
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100_000_000:
+                sent += client.send(bytes(65536))
+    assert sent < 20_000_000  # what the kernel's buffers take, and no more
+
+
+def test_a_date_is_sent_and_the_name_of_the_server_is_not(server: Running):
+    head = server.ask(NEXT).partition(b"\r\n\r\n")[0].lower()
+    assert b"\r\ndate: " in head
+    assert b"\r\nserver: " not in head
+
+
+# Slow clients
+
+
+def test_a_connection_on_which_nothing_is_asked_is_closed(impatient: Running):
+    assert impatient.ask() == b""
+
+
+@pytest.mark.parametrize(
+    "piece", [b"GET / HT", PUT + b"X: y\r\n", PUT + b"Content-Length: 100\r\n\r\nbod"], ids=["line", "headers", "body"]
+)
+def test_a_request_that_does_not_go_on_is_408(impatient: Running, piece: bytes):
+    assert impatient.ask(piece).startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_that_drip_are_408(impatient: Running):
+    with impatient.connect() as client:
+        client.sendall(PUT)
+        client.settimeout(0.05)
+        received = b""
+        while not received:
+            with contextlib.suppress(TimeoutError):
+                client.sendall(b"X: y\r\n")
+                received = client.recv(100)
+    assert received.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_is_closed_when_no_next_request_comes(impatient: Running):
+    with impatient.connect() as client:
+        client.sendall(b"GET /one HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert json.loads(receive_answer(client))["path"] == "/one"
+        assert receive_all(client) == b""
+
+
+def test_a_client_that_reads_nothing_is_cut_off(impatient: Running):
+    with impatient.connect() as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: '"path": "/endless"' in impatient.said())
