@@ -82,7 +82,7 @@ def test_a_command_that_cannot_be_typed_would_be_found() -> None:
 def _default(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    shown = ",".join(value) if isinstance(value, tuple) else str(value)
+    shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
     return f"`{shown}`" if shown else "none"
 
 

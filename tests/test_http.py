@@ -3,26 +3,32 @@
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from support.process import Running, eventually, receive_all, receive_answer, stop
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One for all tests that only talk to it."""
-    running = Running(tmp_path_factory.mktemp("shared"), {})
-    yield running.wait_until_ready()
-    stop(running)
+    yield from _running(tmp_path_factory.mktemp("shared"), {}, request.param)
 
 
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def impatient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     limits = {"HEADER_TIMEOUT": 0.2, "IDLE_TIMEOUT": 0.2, "BODY_WINDOW": 0.2, "UNREAD_TIMEOUT": 0.2}
-    running = Running(tmp_path_factory.mktemp("impatient"), limits)
-    yield running.wait_until_ready()
+    yield from _running(tmp_path_factory.mktemp("impatient"), limits, request.param)
+
+
+def _running(folder: Path, limits: dict[str, float], kind: str) -> Iterator[Running]:
+    running = Running(folder, limits, **({"tls": "self-signed"} if kind == "tls" else {})).wait_until_ready()
+    if kind == "tls":
+        running.trusted = running.authority
+    yield running
     stop(running)
 
 
@@ -60,7 +66,7 @@ def test_headers_without_end_are_cut_off(server: Running, before: bytes):
     with server.connect() as client:
         client.sendall(before)
         sent = 0
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             while sent < 30_000_000:
                 sent += client.send(b"a" * 65536)
     assert sent < 10_000_000  # what the kernel's buffers take, and no more
@@ -69,7 +75,7 @@ def test_headers_without_end_are_cut_off(server: Running, before: bytes):
 def test_trailers_without_end_are_cut_off(server: Running):
     with server.connect() as client:
         client.sendall(PUT + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             client.sendall(b"X: y\r\n" * 200)
             assert receive_all(client).startswith(b"HTTP/1.1 431 ")
 
@@ -216,7 +222,7 @@ def test_a_body_that_was_answered_early_is_not_read_to_its_end(server: Running):
         client.sendall(b"PUT /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
         assert receive_answer(client) == b"too large"
         sent = 0
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             while sent < 100_000_000:
                 sent += client.send(bytes(65536))
     assert sent < 20_000_000  # what the kernel's buffers take, and no more

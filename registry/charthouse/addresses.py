@@ -76,8 +76,8 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     return f"cannot listen on {where}: {error.strerror} (--host or CHARTHOUSE_HOST, --port or CHARTHOUSE_PORT)"
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, scheme: str) -> str:
     """As a client on this machine reaches it."""
     address, port = bound.getsockname()[:2]
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"

@@ -10,16 +10,20 @@ import asyncio
 import json
 import logging
 import re
+import ssl
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from charthouse.at_once import Finished
 from charthouse.names import shown
+from charthouse.settings import is_loopback
+from charthouse.tls import HANDSHAKE, Tls, TlsTransport
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +42,14 @@ TLS_HINT = (
     "a client tried TLS, and this port speaks plain HTTP: add --plain-http to helm push, pull, install and upgrade"
     " (and to oras; --insecure for crane, --tls disabled for regctl, --dest-tls-verify=false for skopeo)"
 )
+PLAIN_HINT = (
+    "a client tried plain HTTP, and this port speaks TLS: leave --plain-http out with helm and oras, --insecure with"
+    " crane, and use https:// in URLs"
+)
+TRUST_HINT = "a client ended its TLS handshake (%s): if it does not trust the certificate, give it --ca-file %s"
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
-_TLS_HANDSHAKE = b"\x16"
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 # What one reader of a path takes for a separator, a step upwards or an end, and another one does not.
 _TRICK = re.compile(
@@ -50,9 +58,15 @@ _TRICK = re.compile(
 
 
 class State(ServerState):
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
         super().__init__()
-        self.hinted = float("-inf")  # when the hint was logged last, in the event loop's time
+        self.tls = tls
+        self._hinted: dict[str, float] = {}  # when each hint was logged last, in the event loop's time
+
+    def hint(self, now: float, hint: str, *values: object) -> None:
+        if now - self._hinted.get(hint, -HINT_INTERVAL) >= HINT_INTERVAL:
+            self._hinted[hint] = now
+            log.warning(hint, *values)
 
 
 class Refusal(Exception):
@@ -90,6 +104,8 @@ class Reading(Enum):
 class Protocol(HttpToolsProtocol):
     """A connection. `since` is when `reading` began, in the event loop's time; `sweep` looks at it every second."""
 
+    server_state: State
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.reading = Reading.HEADERS
@@ -109,8 +125,7 @@ class Protocol(HttpToolsProtocol):
         if self.reading is Reading.END:
             self._discard(len(data))
             return
-        if self.is_new and data.startswith(_TLS_HANDSHAKE):
-            self._hint_at_plain_http()
+        if self.is_new and self.scheme == "http" and self._begins_otherwise(data):
             return
         self.unparsed += len(data)
         try:
@@ -122,6 +137,33 @@ class Protocol(HttpToolsProtocol):
         else:
             if self.unparsed > HEADER_BYTES:
                 self._refuse(_too_large())
+
+    def _begins_otherwise(self, data: bytes) -> bool:
+        """Whether these first bytes are no plain HTTP, or must not be. Helm 3.18 to 3.22 try TLS first, and fall back
+        when the answer begins with HTTP/."""
+        tls = self.server_state.tls
+        if data.startswith(HANDSHAKE):
+            if tls:
+                self._begin_tls(tls, data)
+            else:
+                self._turn_away(TLS_HINT)
+            return True
+        if tls and not (tls.plain_on_loopback and self.server and is_loopback(self.server[0])):
+            self._turn_away(PLAIN_HINT)
+            return True
+        return False
+
+    def _begin_tls(self, tls: Tls, data: bytes) -> None:
+        def failed(error: ssl.SSLError) -> None:
+            self.server_state.hint(self.loop.time(), TRUST_HINT, error.reason, tls.authority or "with its authority")
+
+        inside = TlsTransport(self.transport, tls.context, self, failed)
+        self.transport, self.flow, self.scheme = inside, FlowControl(inside), "https"
+        inside.data_received(data)
+
+    def _turn_away(self, hint: str) -> None:
+        self.server_state.hint(self.loop.time(), hint)
+        self._say(_bad_request(hint))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -217,15 +259,6 @@ class Protocol(HttpToolsProtocol):
         if trick := _TRICK.search(path):
             found = shown(trick.group().decode("latin-1") or "%")
             raise Refusal(HTTPStatus.BAD_REQUEST, f"the path holds {found}, which no address here does", "NAME_INVALID")
-
-    def _hint_at_plain_http(self) -> None:
-        """Helm 3.18 to 3.22 try TLS first and fall back when the answer begins with HTTP/."""
-        state, now = self.server_state, self.loop.time()
-        assert isinstance(state, State)  # noqa: S101 - server.py gives no other
-        if now - state.hinted >= HINT_INTERVAL:
-            state.hinted = now
-            log.warning(TLS_HINT)
-        self._say(_bad_request(TLS_HINT))
 
     def _refuse(self, refusal: Refusal) -> None:
         client = self.client[0] if self.client else "somebody"

@@ -30,6 +30,7 @@ from charthouse.errors import DatabaseError
 from charthouse.locks import server_lock
 from charthouse.request_log import LineWriter, RequestLog, start_logging
 from charthouse.settings import Settings, SettingsError
+from charthouse.tls import Tls, open_tls
 
 
 class Application(Layer, Protocol):
@@ -58,6 +59,7 @@ class Server(uvicorn.Server):
         lines: LineWriter,
         before_listening: Callable[[], Awaitable[None]],
         listening: Callable[[], None],
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -74,7 +76,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE,
             )
         )
-        self.server_state: http_protocol.State = http_protocol.State()
+        self.server_state: http_protocol.State = http_protocol.State(tls)
         self._app = app
         self._before_listening = before_listening
         self._listening = listening
@@ -94,6 +96,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # of a tick of 0.1 s
             http_protocol.sweep(self.server_state.connections, asyncio.get_running_loop().time())
+            if self.server_state.tls:
+                self.server_state.tls.refresh()
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
@@ -121,12 +125,17 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 
 def serve_here(
-    settings: Settings, build: Build, sockets: list[socket.socket], lines: LineWriter, announce: Callable[[], None]
+    settings: Settings,
+    build: Build,
+    sockets: list[socket.socket],
+    lines: LineWriter,
+    announce: Callable[[], None],
+    tls: Tls | None,
 ) -> int:
     async def at_once() -> None:
         pass
 
-    Server(build(settings), lines, at_once, announce).run(sockets)
+    Server(build(settings), lines, at_once, announce, tls).run(sockets)
     return 0
 
 
@@ -247,7 +256,8 @@ def work(settings: Settings, build: Build, sockets: list[socket.socket], pipe: C
         await asyncio.to_thread(may_listen.wait)
 
     try:
-        server = Server(build(settings), lines, permission, lambda: pipe.send_bytes(LISTENING))
+        app, tls = build(settings), open_tls(settings)
+        server = Server(app, lines, permission, lambda: pipe.send_bytes(LISTENING), tls)
         threading.Thread(target=_obey, args=(pipe, server, may_listen), daemon=True).start()
         server.run(sockets)
     except (SettingsError, DatabaseError) as error:

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import shlex
 import socket
 import sys
 import time
@@ -17,6 +18,7 @@ from charthouse.locks import FileLock, server_lock
 from charthouse.processes import Application, Build, Workers, serve_here
 from charthouse.request_log import LineWriter, start_logging
 from charthouse.settings import Settings, SettingsError
+from charthouse.tls import Tls, open_tls
 
 LOCK_PATIENCE = 1.0  # seconds that the workers of a server that was killed may take to end
 
@@ -36,10 +38,11 @@ def serve(settings: Settings, build: Build = build_app) -> int:
             _refuse_strangers(settings)
             _make_data_folder(settings.data)
             held.callback(_lock(settings.data).release)
+            tls = open_tls(settings)
             sockets = [held.enter_context(bound) for bound in bind(settings)]
-            announce = functools.partial(_announce, settings, sockets)
+            announce = functools.partial(_announce, settings, sockets, tls)
             if settings.workers == 1:
-                return serve_here(settings, build, sockets, lines, announce)
+                return serve_here(settings, build, sockets, lines, announce, tls)
             return Workers(settings, build, sockets, announce).run()
     except (SettingsError, DatabaseError) as error:
         sys.stderr.write(f"charthouse: {error}\n")
@@ -101,26 +104,27 @@ def _lock(data: Path) -> FileLock:
     return lock
 
 
-def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
-    urls = [url_of(bound) for bound in sockets]
+def _announce(settings: Settings, sockets: list[socket.socket], tls: Tls | None) -> None:
+    urls = [url_of(bound, "https" if tls else "http") for bound in sockets]
     loopback = [url for url in urls if urlsplit(url).hostname in ("127.0.0.1", "::1")]
     sys.stdout.write(f"listening on {(loopback or urls)[0]}\n")
     sys.stdout.flush()
-    _print_banner(_banner(settings, urls, urlsplit((loopback or urls)[0])))
+    _print_banner(_banner(settings, urls, urlsplit(settings.public_url or (loopback or urls)[0]), tls))
 
 
-def _banner(settings: Settings, urls: list[str], url: SplitResult) -> list[tuple[str, str]]:
+def _banner(settings: Settings, urls: list[str], url: SplitResult, tls: Tls | None) -> list[tuple[str, str]]:
     host = f"localhost:{url.port}" if url.hostname in ("127.0.0.1", "::1") else url.netloc
+    authority = shlex.quote(str(tls.authority)) if tls and tls.authority and not settings.public_url else ""
+    flag = " --plain-http" if url.scheme == "http" else f" --ca-file {authority}" if authority else ""
+    is_local = settings.on_loopback and not settings.public_url
     return [
         ("address", ", ".join(urls)),
         ("data", f"{settings.data.absolute()}{_database(settings)}"),
-        (
-            "who may push",
-            "anyone on this machine" if settings.on_loopback else "anyone who reaches it: there are no users",
-        ),
+        ("who may push", "anyone on this machine" if is_local else "anyone who reaches it: there are no users"),
         ("policy", {"oci": "oci: anything", "charts": "charts: charts and what belongs to them"}[settings.policy]),
-        ("push", f"helm push mychart-1.0.0.tgz oci://{host} --plain-http"),
-        ("install", f"helm install myrelease oci://{host}/mychart --version 1.0.0 --plain-http"),
+        ("push", f"helm push mychart-1.0.0.tgz oci://{host}{flag}"),
+        ("install", f"helm install myrelease oci://{host}/mychart --version 1.0.0{flag}"),
+        *([("trust", f"on Linux, export SSL_CERT_FILE={authority} in place of --ca-file")] if authority else []),
     ]
 
 

@@ -83,6 +83,10 @@ def addresses(value: object) -> tuple[str, ...]:
     return found
 
 
+def file(value: object) -> Path | None:
+    return Path(str(value)) if value else None
+
+
 def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
     found = words(value)
     try:
@@ -133,6 +137,17 @@ class Settings:
     data: Path = setting(  # noqa: RUF009 - a Path is as immutable as the others
         Path("charthouse-data"), Path, "Folder of the blobs and, with SQLite, of the metadata."
     )
+    tls: Literal["off", "self-signed"] = setting(
+        "off",
+        one_of("off", "self-signed"),
+        "self-signed speaks TLS with a certificate of its own, and plain HTTP too on loopback.",
+    )
+    tls_cert: Path | None = setting(  # noqa: RUF009 - likewise
+        None, file, "Certificate for TLS, with its chain, in PEM; read again when it changes."
+    )
+    tls_key: Path | None = setting(  # noqa: RUF009 - likewise
+        None, file, "The certificate's private key, in PEM, without a password."
+    )
     database: str = setting(
         "", database_url, "URL of a PostgreSQL database (postgresql://user:password@host/name) in place of SQLite."
     )
@@ -175,13 +190,17 @@ class Settings:
     @property
     def on_loopback(self) -> bool:
         """Whether nothing but this machine can reach the registry."""
-        return all(address == "localhost" or ipaddress.ip_address(address).is_loopback for address in self.host)
+        return all(map(is_loopback, self.host))
 
     @property
     def own_names(self) -> tuple[str, ...]:
         """The names that were given to this registry, beside those of every machine."""
         name = urlsplit(self.public_url).hostname
         return (*self.host_name, name) if name else self.host_name
+
+
+def is_loopback(address: str) -> bool:
+    return address == "localhost" or ipaddress.ip_address(address).is_loopback
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

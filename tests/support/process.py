@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,10 +40,11 @@ async def pid(_: Request) -> Response:
 
 
 async def read(request: Request) -> Response:
-    """Answers when the body has come, with the path, the headers and the body as they arrived."""
+    """Answers when the body has come, with the scheme, the path, the headers and the body as they arrived."""
     body = await request.body()
     headers = [name.decode() for name, _ in request.scope["headers"]]
-    return PlainTextResponse(json.dumps({"path": request.scope["path"], "headers": headers, "body": body.decode()}))
+    seen = {"scheme": request.scope["scheme"], "path": request.scope["path"], "headers": headers, "body": body.decode()}
+    return PlainTextResponse(json.dumps(seen))
 
 
 async def early(_: Request) -> Response:
@@ -118,11 +121,12 @@ class Running:
                 text=True,
             )
         self.port = 0
+        self.trusted: Path | None = None
 
     def wait_until_ready(self) -> "Running":
         assert self.process.stdout
         line = self.process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), self.said()
+        assert re.match(r"listening on https?://127\.0\.0\.1:", line), self.said()
         self.port = int(line.rpartition(":")[2])
         return self
 
@@ -141,7 +145,16 @@ class Running:
         return {int(path.suffix[1:]) for path in self.data.glob("started.*")}
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        """Inside TLS, if there is something to trust."""
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        if not self.trusted:
+            return plain
+        return ssl.create_default_context(cafile=self.trusted).wrap_socket(plain, server_hostname="localhost")
+
+    @property
+    def authority(self) -> Path:
+        """Of a server with `tls="self-signed"`."""
+        return self.data / "tls/ca.pem"
 
     def ask(self, *pieces: bytes) -> bytes:
         """Everything that comes back until the server closes."""
