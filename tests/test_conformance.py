@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from charthouse.testing import Registry
 from support.server import serving
 from support.tools import Tool, find
 
@@ -24,10 +25,20 @@ EVERYTHING = {
 @pytest.mark.usefixtures("anyio_backend")  # `database_url` is made in it
 @pytest.mark.parametrize("version", ["1.1", "dev"])
 def test_the_registry_conforms_to_the_whole_specification(version: str, tmp_path: Path, database_url: str) -> None:
-    suite = Tool(find("conformance"), tmp_path / "home", EVERYTHING)
     with serving(tmp_path, "--policy", "oci", "--sparse-manifests", database=database_url) as server:
-        suite(OCI_REGISTRY=server.host, OCI_TLS="disabled", OCI_VERSION=version)
+        _conforms(server.host, version, tmp_path / "home")
 
+
+@pytest.mark.parametrize("version", ["1.1", "dev"])
+def test_the_registry_for_tests_is_no_less(version: str, tmp_path: Path) -> None:
+    with Registry(sparse_manifests=True) as registry:
+        _conforms(registry.host, version, tmp_path / "home")
+        assert len(registry.requests) > 500
+
+
+def _conforms(host: str, version: str, home: Path) -> None:
+    suite = Tool(find("conformance"), home, EVERYTHING)
+    suite(OCI_REGISTRY=host, OCI_TLS="disabled", OCI_VERSION=version)
     results = suite.home / "results"
     found = Counter(case.get("status") for case in ET.parse(results / "junit.xml").iter("testcase"))
     report = yaml.safe_load((results / "results.yaml").read_text())

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from charthouse import http_protocol
 from charthouse.at_once import Layer
@@ -50,6 +51,23 @@ READY, LISTENING, LISTEN, STOP = b"ready", b"listening", b"listen", b"stop"
 log = logging.getLogger(__name__)
 
 
+def http_config(app: ASGIApp) -> uvicorn.Config:
+    """How connections are served, whichever loop they are in."""
+    return uvicorn.Config(
+        app,
+        http=http_protocol.Protocol,
+        loop="asyncio" if sys.platform == "win32" else "uvloop",
+        ws="none",
+        lifespan="off",  # see Server.serve
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
 class Server(uvicorn.Server):
     """uvicorn's, which raises a signal again when it has obeyed it, and has no idea of slow clients."""
 
@@ -61,21 +79,7 @@ class Server(uvicorn.Server):
         listening: Callable[[], None],
         tls: Tls | None = None,
     ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                RequestLog(app, lines=lines, clock=time.time),
-                http=http_protocol.Protocol,
-                loop="asyncio" if sys.platform == "win32" else "uvloop",
-                ws="none",
-                lifespan="off",  # see serve
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
+        super().__init__(http_config(RequestLog(app, lines=lines, clock=time.time)))
         self.server_state: http_protocol.State = http_protocol.State(tls)
         self._app = app
         self._before_listening = before_listening

@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,14 +74,19 @@ def pack_folder(folder: Path) -> bytes:
     """The archive that `helm package` makes of it, but for the times. Raises OSError, IgnoreInvalid."""
     rules_file = folder / ".helmignore"
     ignore = Ignore(rules_file.read_text(encoding="utf-8", errors="replace") if rules_file.is_file() else "")
+    contents = {path: (folder / path).read_bytes() for path in _files(folder, "", ignore)}
+    return gzip.compress(tar_of(folder.resolve().name, contents), mtime=0)
+
+
+def tar_of(name: str, contents: Mapping[str, bytes]) -> bytes:
+    """A chart's files by their paths in its folder, which is called `name`; the same files are the same bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path in sorted(_files(folder, "", ignore)):
-            content = (folder / path).read_bytes()
-            entry = tarfile.TarInfo(f"{folder.resolve().name}/{path}")
+        for path, content in sorted(contents.items()):
+            entry = tarfile.TarInfo(f"{name}/{path}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue(), mtime=0)
+    return buffer.getvalue()
 
 
 def _files(folder: Path, prefix: str, ignore: Ignore) -> Iterator[str]:

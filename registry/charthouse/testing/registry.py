@@ -1,0 +1,327 @@
+"""A registry of a test's own."""
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from charthouse import core, transfer
+from charthouse.addresses import bind, url_of
+from charthouse.app import create_app
+from charthouse.at_once import Layer
+from charthouse.core import Caller
+from charthouse.http_protocol import Protocol, State
+from charthouse.names import RepositoryName, parse_reference
+from charthouse.queries import Chart
+from charthouse.request_log import LineWriter, RequestLog
+from charthouse.settings import DATABASE_NAME, Settings, load
+from charthouse.testing import shared
+from charthouse.testing.charts import ChartArchive, make_chart
+from charthouse.testing.clock import MovableClock
+from charthouse.testing.records import Records, Request
+from charthouse.testing.shared import Shared
+
+T = TypeVar("T")
+
+PAGE = 1000
+MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
+
+Pushable = ChartArchive | bytes | str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PushedChart:
+    """Where a chart is now."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+class Registry:
+    """Started by `start` or `with`, ended by `end`; every call may come from any thread, and from any event loop's.
+
+    `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
+    `host="0.0.0.0"` containers and clusters reach it.
+    """
+
+    def __init__(self, *, host: str | tuple[str, ...] = ("127.0.0.1", "::1"), **settings: Any) -> None:
+        self.clock = MovableClock()
+        self._flags = {"host": host, "port": 0, "open_to_everyone": True, **settings}
+        load({**self._flags, "data": Path()}, environ={})  # what cannot be is said here
+        self._shared: Shared | None = None
+        self.state = State()
+        self._site: _Site | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Ready when this returns."""
+        self._shared = shared.join()
+        shared.add(self)
+        try:
+            self._call(self._start(self._shared))
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def end(self) -> None:
+        """Nothing of it is left. Ending it again does nothing."""
+        if self._shared is None:
+            return
+        try:
+            self._call(self._end())
+        finally:
+            self._shared = None
+            shared.leave(self)
+
+    def reset(self) -> None:
+        """As if it had just been started, at the same address."""
+        self._call(self._reset())
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    async def __aenter__(self) -> Self:
+        """Under any event loop: it waits some milliseconds for the registry's own, and never the other way round."""
+        return self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    # --- where it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        if not self._sockets:
+            raise RuntimeError("the registry has not been started")
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def host(self) -> str:
+        """As it stands in a reference: `oci://{registry.host}/team-a/app`."""
+        return f"localhost:{self.port}" if self._settings.on_loopback else url_of(self._sockets[0]).partition("//")[2]
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    # --- what is in it ----------------------------------------------------------------------------------------------
+
+    def push(self, chart: Pushable, namespace: str = "") -> PushedChart:
+        """What `helm push` does with an archive, or with the words for `make_chart`. Raises what a push raises."""
+        archive, provenance, created = _read(chart)
+
+        async def push(registry: core.Registry) -> PushedChart:
+            repository, pushed = await transfer.push_chart(registry, namespace, archive, provenance, created, Caller())
+            return PushedChart(repository, pushed.tags[0], pushed.digest)
+
+        return self._with(push)
+
+    def seed(self, folder: str | os.PathLike[str], namespace: str = "") -> list[str]:
+        """Pushes all archives of a folder and of those below it, which become namespaces. Returns their names here."""
+        files = transfer.find_archives([Path(folder)], namespace)
+
+        async def push(registry: core.Registry) -> list[str]:
+            names = []
+            async for file, name, error in transfer.push_files(registry, files, Caller()):
+                if error:
+                    error.add_note(f"in {file.path}")
+                    raise error
+                names.append(name)
+            return names
+
+        return self._with(push)
+
+    def charts(self, repository: str | None = None) -> list[Chart]:
+        """All charts, or those of one repository."""
+        name = RepositoryName.parse(repository) if repository else None
+        return self._with(lambda registry: registry.list_charts(name))
+
+    def tags(self, repository: str) -> list[str]:
+        name = RepositoryName.parse(repository)
+
+        async def tags(registry: core.Registry) -> list[str]:
+            found: list[str] = []
+            more = True
+            while more:
+                page, more = await registry.list_tags(name, found[-1] if found else "", PAGE)
+                found += page
+            return found
+
+        return self._with(tags)
+
+    def manifest(self, repository: str, reference: str) -> dict[str, Any]:
+        """By tag or digest. A version's + is _ in its tag."""
+        name, parsed = RepositoryName.parse(repository), parse_reference(reference.replace("+", "_"))
+        found: dict[str, Any] = json.loads(self._with(lambda registry: registry.get_manifest(name, parsed)).content)
+        return found
+
+    # --- what was asked ---------------------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> list[Request]:
+        """Since the start or the last reset."""
+        return list(self._running.records.requests)
+
+    # --- inside, in the shared loop ---------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> "_Site":
+        if self._site is None:
+            raise RuntimeError("the registry has not been started")
+        return self._site
+
+    @property
+    def _settings(self) -> Settings:
+        return self._running.settings
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._shared is None:
+            work.close()
+            raise RuntimeError("the registry has not been started")
+        return self._shared.call(work)
+
+    def _with(self, work: Callable[[core.Registry], Coroutine[Any, Any, T]]) -> T:
+        async def run() -> T:
+            try:
+                return await work(self._running.registry)
+            finally:
+                self.rest_when_alone()
+
+        return self._call(run())
+
+    @property
+    def app(self) -> Layer:
+        return self._running.app
+
+    def rest_when_alone(self) -> None:
+        """Without connections it holds nothing but its sockets."""
+        if self._site is not None and not self.state.connections:
+            self._site.registry.rest()
+
+    async def _start(self, process: Shared) -> None:
+        self.state.default_headers = shared.default_headers()
+        self._site = await _open(self._flags, self.clock, process)
+        self._sockets = bind(self._settings)
+        self._servers = [
+            await process.loop.create_server(lambda: _Connection(self, process), sock=bound) for bound in self._sockets
+        ]
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        for bound in self._sockets:
+            bound.close()
+        await self._cut_off()
+        if self._site is not None:
+            await self._site.close()
+        self._servers, self._sockets, self._site = [], [], None
+
+    async def _reset(self) -> None:
+        before = self._running
+        assert self._shared is not None  # noqa: S101 - `_call` has seen it
+        self.clock.reset()
+        await self._cut_off()
+        self._site = await _open(self._flags, self.clock, self._shared)
+        await before.close()
+
+    async def _cut_off(self) -> None:
+        for connection in list(self.state.connections):
+            connection.transport.abort()
+        running = list(self.state.tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A registry with its folder, its record and the layers in front of it: what `reset` makes anew."""
+
+    settings: Settings
+    registry: core.Registry
+    records: Records
+    app: Layer
+    _opened: AsyncExitStack
+
+    async def close(self) -> None:
+        await self._opened.aclose()
+
+
+async def _open(flags: Mapping[str, Any], clock: MovableClock, process: Shared) -> _Site:
+    async with AsyncExitStack() as opened:
+        folder = shared.new_folder()
+        opened.callback(shutil.rmtree, folder)
+        (folder / DATABASE_NAME).write_bytes(shared.empty_database())
+        settings = load({**flags, "data": folder}, environ={})
+        app = create_app(settings, clock=clock, durable=False, threads=process.threads)
+        registry = await opened.enter_async_context(app.lifespan())
+        records = Records(app, clock)
+        return _Site(settings, registry, records, RequestLog(records, lines=_NoLines(), clock=clock), opened.pop_all())
+
+
+class _NoLines(LineWriter):
+    """The record takes the log's place."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+
+    def later(self, line: str) -> None:
+        pass
+
+
+class _Connection(Protocol):
+    """Belongs to one registry, whose application answers: whichever it is when a request comes."""
+
+    def __init__(self, owner: Registry, process: Shared) -> None:
+        super().__init__(process.config, owner.state, {}, process.loop)
+        self._owner = owner
+
+    @property
+    def app(self) -> Layer:
+        return self._owner.app
+
+    @app.setter
+    def app(self, _: object) -> None:
+        """uvicorn's, which is the same for all."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self.app_state = {"connection": self}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._owner.rest_when_alone()
+
+
+def _read(chart: Pushable) -> tuple[bytes, bytes | None, datetime]:
+    """The archive, its provenance, and when it was written."""
+    if isinstance(chart, Mapping):
+        chart = make_chart(**chart)
+    if isinstance(chart, ChartArchive):
+        return chart.content, chart.provenance, MADE
+    if isinstance(chart, bytes):
+        return chart, None, MADE
+    file = transfer.ArchiveFile(Path(chart), "")
+    return file.path.read_bytes(), file.provenance, file.written

@@ -1,0 +1,312 @@
+"""The registry for other people's tests: what it does, what it costs, and with whom it works."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from charthouse.errors import ManifestInvalid, NameUnknown, RegistryError
+from charthouse.settings import SettingsError
+from charthouse.testing import Registry, make_chart
+from charthouse.testing.shared import NAME
+
+pytest_plugins = ["pytester"]
+
+ALIVE = 200
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with Registry() as registry:
+        yield registry
+
+
+def get(url: str) -> bytes:
+    """Over a connection of its own."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=PATIENCE) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def python(code: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def threads() -> int:
+    return sum(thread.name.startswith(NAME) for thread in threading.enumerate())
+
+
+# --- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pushed_is_served_and_listed(registry: Registry) -> None:
+    pushed = registry.push(make_chart("app", "1.2.3+build.1"), "team-a")
+    assert (pushed.repository, pushed.tag) == ("team-a/app", "1.2.3_build.1")
+    assert json.loads(get(f"{registry.url}/v2/team-a/app/tags/list")) == {"name": "team-a/app", "tags": [pushed.tag]}
+    assert registry.tags("team-a/app") == [pushed.tag]
+    (chart,) = registry.charts()
+    assert (chart.repository, chart.version, chart.digest) == ("team-a/app", "1.2.3+build.1", pushed.digest)
+    assert registry.charts("team-a/app") == [chart]
+    manifest = registry.manifest("team-a/app", "1.2.3+build.1")
+    assert manifest == registry.manifest("team-a/app", pushed.digest)
+    assert manifest["config"]["mediaType"] == "application/vnd.cncf.helm.config.v1+json"
+
+
+def test_a_chart_may_come_as_words_bytes_or_a_file(registry: Registry, tmp_path: Path) -> None:
+    archive = make_chart("app", "1.0.0")
+    digests = {
+        registry.push({"name": "app", "version": "1.0.0"}, "a").digest,
+        registry.push(archive, "b").digest,
+        registry.push(archive.content, "c").digest,
+    }
+    assert len(digests) == 1
+    registry.push(archive.write(tmp_path), "d")
+    registry.push(str(tmp_path / archive.filename), "e")
+    assert [chart.repository for chart in registry.charts()] == ["a/app", "b/app", "c/app", "d/app", "e/app"]
+
+
+def test_a_folder_of_charts_is_loaded_with_its_folders_as_namespaces(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "team-a").mkdir()
+    make_chart("app", "1.0.0").write(tmp_path)
+    make_chart("app", "1.0.1").write(tmp_path / "team-a")
+    assert registry.seed(tmp_path) == ["app:1.0.0", "team-a/app:1.0.1"]
+    (tmp_path / "broken-1.0.0.tgz").write_bytes(b"no chart")
+    with pytest.raises(ManifestInvalid) as refused:
+        registry.seed(tmp_path, "other")
+    assert refused.value.__notes__ == [f"in {tmp_path / 'broken-1.0.0.tgz'}"]
+
+
+def test_what_the_registry_refuses_is_raised(registry: Registry) -> None:
+    with pytest.raises(NameUnknown):
+        registry.tags("team-a/app")
+    with pytest.raises(RegistryError, match="APP"):
+        registry.push(make_chart("APP", "1.0.0"))
+    with pytest.raises(SettingsError, match="--policy"):
+        Registry(policy="none")
+    with pytest.raises(RuntimeError, match="has not been started"):
+        Registry().charts()
+
+
+def test_requests_are_recorded_in_their_order(registry: Registry) -> None:
+    get(f"{registry.url}/v2/")
+    with pytest.raises(urllib.error.HTTPError):
+        get(f"{registry.url}/v2/team-a/app/tags/list?n=2")
+    registry.push(make_chart("app", "1.0.0"))  # no request
+    first, second = registry.requests
+    assert (first.method, first.path, first.status) == ("GET", "/v2/", 200)
+    assert (second.path, second.query, second.status) == ("/v2/team-a/app/tags/list", "n=2", 404)
+    assert second.headers["user-agent"].startswith("Python-urllib")
+    assert second.answer["content-type"] == "application/json"
+    assert second.bytes == int(second.answer["content-length"])
+
+
+def test_reset_makes_it_empty_at_the_same_address(registry: Registry) -> None:
+    url = registry.url
+    for version in ("1.0.0", "2.0.0"):
+        registry.push(make_chart("app", version))
+        assert json.loads(get(f"{url}/v2/app/tags/list"))["tags"] == [version]
+        registry.clock.advance(100)
+        registry.reset()
+        assert registry.url == url
+        assert registry.charts() == []
+        assert registry.requests == []
+    assert json.loads(get(f"{url}/v2/_catalog")) == {"repositories": []}
+
+
+def test_settings_are_those_of_the_server() -> None:
+    with Registry(policy="charts", versions="immutable") as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        with pytest.raises(RegistryError, match="versions cannot be replaced"):
+            registry.push(make_chart("app", "1.0.0", appVersion="2"))
+    with Registry() as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        registry.push(make_chart("app", "1.0.0", appVersion="2"))
+
+
+def test_the_clock_is_the_registrys(registry: Registry) -> None:
+    registry.push(make_chart("app", "1.0.0"))
+    registry.clock.advance(3600)
+    registry.push(make_chart("app", "2.0.0"))
+    first, second = registry.charts()
+    assert abs(second.pushed_at - first.pushed_at) > 3_599_000
+
+
+def test_containers_reach_it_on_another_address() -> None:
+    with Registry(host="0.0.0.0") as registry:
+        assert json.loads(get(f"http://127.0.0.1:{registry.port}/v2/")) == {}
+        assert registry.host == f"127.0.0.1:{registry.port}"
+
+
+def test_requests_under_way_end_with_it() -> None:
+    with Registry() as registry, contextlib.closing(http.client.HTTPConnection(registry.host)) as client:
+        client.putrequest("POST", "/v2/app/blobs/uploads/?digest=sha256:" + "0" * 64)
+        client.putheader("Content-Length", "1000")
+        client.endheaders(b"x")
+        get(f"{registry.url}/v2/")
+        registry.end()
+        with pytest.raises(ConnectionError):
+            client.getresponse()
+    assert threads() == 0
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptors() -> None:
+    """And nothing of them is left."""
+    before, others = descriptors(), threading.active_count()
+    with contextlib.ExitStack() as alive:
+        registries = [alive.enter_context(Registry()) for _ in range(ALIVE)]
+        folders = [registry._settings.data for registry in registries]
+        for registry in registries:
+            registry.push(make_chart("app", "1.0.0"))
+            assert get(f"{registry.url}/v2/app/tags/list")
+        assert len({registry.url for registry in registries}) == ALIVE
+        assert threads() <= threading.active_count() - others + 1 <= 10
+        assert descriptors() - before <= 600
+        assert all(folder.exists() for folder in folders)
+    assert threads() == 0
+    assert threading.active_count() == others
+    assert descriptors() <= before
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_a_registry_that_nobody_ended_leaves_no_folder() -> None:
+    code = "from charthouse.testing import Registry; print(Registry().start()._settings.data)"
+    assert not Path(python(code).strip()).exists()
+
+
+# --- with whom it works -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["asyncio.run(main())", "anyio.run(main, backend='trio')"])
+def test_async_with_works_under_any_loop(loop: str) -> None:
+    code = f"""if 1:
+        import anyio, asyncio, httpx
+        from charthouse.testing import Registry
+        async def main():
+            async with Registry() as registry, httpx.AsyncClient(trust_env=False) as client:
+                registry.push({{"name": "app", "version": "1.0.0"}})
+                print((await client.get(registry.url + "/v2/app/tags/list")).json()["tags"])
+        {loop}"""
+    assert python(code) == "['1.0.0']\n"
+
+
+def test_the_child_of_a_fork_has_registries_of_its_own() -> None:
+    code = """if 1:
+        import os
+        from charthouse.testing import Registry
+        with Registry() as parent:
+            child = os.fork()
+            if not child:
+                with Registry() as own:
+                    own.push({"name": "app", "version": "1.0.0"})
+                    os._exit(len(own.charts()) + 40)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), parent.charts())"""
+    assert python(code) == "41 []\n"
+
+
+def test_unittest_works_with_it(tmp_path: Path) -> None:
+    (tmp_path / "test_plain.py").write_text(
+        """if 1:
+        import unittest
+        from charthouse.testing import Registry
+        class PushTest(unittest.TestCase):
+            def setUp(self):
+                self.registry = self.enterContext(Registry())
+            def test_empty(self):
+                self.assertEqual(self.registry.charts(), [])
+    """
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "unittest", "-v"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
+
+
+USES = """
+    import json, urllib.request
+    import pytest
+
+    def push(registry):
+        registry.push({"name": "app", "version": "1.0.0"}, "team-a")
+        assert [chart.repository for chart in registry.charts()] == ["team-a/app"]
+        url = registry.url + "/v2/team-a/app/tags/list"
+        assert json.load(urllib.request.urlopen(url))["tags"] == ["1.0.0"]
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_empty_every_time(chart_registry, number):
+        assert chart_registry.charts() == []
+        push(chart_registry)
+
+    def test_session(chart_registry_session):
+        push(chart_registry_session)
+
+    @pytest.mark.chart_registry(policy="charts")
+    def test_marker(chart_registry):
+        assert (chart_registry._settings.policy, chart_registry._settings.versions) == ("charts", "immutable")
+
+    def test_ini(chart_registry, chart_registry_session):
+        for registry in (chart_registry, chart_registry_session):
+            assert (registry._settings.policy, registry._settings.versions) == ("oci", "immutable")
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]])
+def test_the_pytest_fixtures_work_alone_and_with_xdist(pytester: pytest.Pytester, options: list[str]) -> None:
+    pytester.makeini("[pytest]\nchart_registry = versions=immutable\naddopts = --strict-markers")
+    pytester.makepyfile(USES)
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=7)
+
+
+def test_pytest_pays_nothing_for_the_plugin_before_a_test_asks_for_a_registry() -> None:
+    code = "import sys, charthouse.pytest_plugin; print(sorted(m for m in sys.modules if m.startswith('charthouse')))"
+    assert python(code) == "['charthouse', 'charthouse.pytest_plugin']\n"
+
+
+def test_nothing_of_it_is_imported_by_a_normal_server() -> None:
+    code = "import sys, charthouse.server, charthouse.app; print([m for m in sys.modules if 'charthouse.testing' in m])"
+    assert python(code) == "[]\n"
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_words_make_the_same_bytes_everywhere() -> None:
+    chart = make_chart(
+        "app",
+        "1.2.3",
+        values={"greeting": "hello"},
+        templates={"a.yaml": "a: 1\n"},
+        files={"README.md": "# app\n" * 20_000, "crds/one.yaml": b"kind: One\n"},
+        dependencies=[make_chart("library", "0.1.0", type="library"), {"name": "db", "version": "1", "repository": ""}],
+        appVersion="7",
+    )
+    digest = hashlib.sha256(chart.content).hexdigest()
+    assert digest == "7a210bdf0ebb35a80ba26005159dab89d3feed587e5e55efbdcf5bed3803e18a"
+    again = make_chart("app", "1.2.3", values="greeting: hello\n", templates={"a.yaml": {"a": 1}})
+    assert again == make_chart("app", "1.2.3", values={"greeting": "hello"}, templates={"a.yaml": b"a: 1\n"})
