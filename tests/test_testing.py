@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import http.client
 import json
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -143,6 +145,25 @@ def test_settings_are_those_of_the_server() -> None:
     with Registry() as registry:
         registry.push(make_chart("app", "1.0.0"))
         registry.push(make_chart("app", "1.0.0", appVersion="2"))
+
+
+def test_with_tls_it_answers_both_on_one_port() -> None:
+    with Registry(tls=True, host_name=["charts.test"]) as registry:
+        assert registry.url == f"https://localhost:{registry.port}"
+        context = ssl.create_default_context(cafile=registry.ca_file)
+        for host in ("localhost", "127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"https://{host}:{registry.port}/v2/", context=context) as answer:
+                assert answer.status == 200
+        with (
+            socket.create_connection(("127.0.0.1", registry.port)) as connection,
+            context.wrap_socket(connection, server_hostname="charts.test") as secure,
+        ):
+            assert secure.version()
+        assert get(f"http://{registry.host}/v2/") == b"{}"
+        ca_file = registry.ca_file
+    assert not ca_file.exists()
+    with Registry() as registry, pytest.raises(RuntimeError, match="tls=True"):
+        assert registry.ca_file
 
 
 def test_the_clock_is_the_registrys(registry: Registry) -> None:

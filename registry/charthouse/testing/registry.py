@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +23,13 @@ from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
 from charthouse.request_log import LineWriter, RequestLog
-from charthouse.settings import DATABASE_NAME, Settings, load
+from charthouse.settings import DATABASE_NAME, Settings, load, switch
 from charthouse.testing import shared
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
 from charthouse.testing.records import Records, Request
 from charthouse.testing.shared import Shared
+from charthouse.tls import Tls
 
 T = TypeVar("T")
 
@@ -51,16 +52,21 @@ class Registry:
     """Started by `start` or `with`, ended by `end`; every call may come from any thread, and from any event loop's.
 
     `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
-    `host="0.0.0.0"` containers and clusters reach it.
+    `host="0.0.0.0"` containers and clusters reach it. With `tls` it has a certificate for the names of this machine and
+    those of `host_name`, and answers plain HTTP on the same port.
     """
 
-    def __init__(self, *, host: str | tuple[str, ...] = ("127.0.0.1", "::1"), **settings: Any) -> None:
+    def __init__(
+        self, *, host: str | tuple[str, ...] = ("127.0.0.1", "::1"), tls: bool | str = False, **settings: Any
+    ) -> None:
         self.clock = MovableClock()
         self._flags = {"host": host, "port": 0, "open_to_everyone": True, **settings}
         load({**self._flags, "data": Path()}, environ={})  # what cannot be is said here
+        self._speaks_tls = switch(tls)
         self._shared: Shared | None = None
         self.state = State()
         self._site: _Site | None = None
+        self._kept = ExitStack()  # what outlives a reset
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
 
@@ -120,11 +126,24 @@ class Registry:
     @property
     def host(self) -> str:
         """As it stands in a reference: `oci://{registry.host}/team-a/app`."""
-        return f"localhost:{self.port}" if self._settings.on_loopback else url_of(self._sockets[0]).partition("//")[2]
+        if self._settings.on_loopback:
+            return f"localhost:{self.port}"
+        return url_of(self._sockets[0], self._scheme).partition("//")[2]
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{self._scheme}://{self.host}"
+
+    @property
+    def ca_file(self) -> Path:
+        """What clients are told to trust, in PEM."""
+        if self.state.tls is None or self.state.tls.authority is None:
+            raise RuntimeError("the registry speaks plain HTTP: give tls=True")
+        return self.state.tls.authority
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._speaks_tls else "http"
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
@@ -221,12 +240,18 @@ class Registry:
             self._site.registry.rest()
 
     async def _start(self, process: Shared) -> None:
-        self.state.default_headers = shared.default_headers()
         self._site = await _open(self._flags, self.clock, process)
+        self.state = State(self._make_tls() if self._speaks_tls else None)
+        self.state.default_headers = shared.default_headers()
         self._sockets = bind(self._settings)
         self._servers = [
             await process.loop.create_server(lambda: _Connection(self, process), sock=bound) for bound in self._sockets
         ]
+
+    def _make_tls(self) -> Tls:
+        folder = shared.new_folder()
+        self._kept.callback(shutil.rmtree, folder)
+        return Tls.self_signed(folder, self._settings.own_names)
 
     async def _end(self) -> None:
         for server in self._servers:
@@ -237,6 +262,7 @@ class Registry:
         if self._site is not None:
             await self._site.close()
         self._servers, self._sockets, self._site = [], [], None
+        self._kept.close()
 
     async def _reset(self) -> None:
         before = self._running
