@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,10 +23,12 @@ from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
 from charthouse.request_log import LineWriter, RequestLog
-from charthouse.settings import DATABASE_NAME, Settings, load, switch
+from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, switch
 from charthouse.testing import shared
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
+from charthouse.testing.faults import Faults, Rule
+from charthouse.testing.personalities import PERSONALITIES
 from charthouse.testing.records import Records, Request
 from charthouse.testing.shared import Shared
 from charthouse.tls import Tls
@@ -57,12 +59,18 @@ class Registry:
     """
 
     def __init__(
-        self, *, host: str | tuple[str, ...] = ("127.0.0.1", "::1"), tls: bool | str = False, **settings: Any
+        self,
+        *,
+        host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
+        tls: bool | str = False,
+        personality: str | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = MovableClock()
         self._flags = {"host": host, "port": 0, "open_to_everyone": True, **settings}
         load({**self._flags, "data": Path()}, environ={})  # what cannot be is said here
         self._speaks_tls = switch(tls)
+        self._personality = _find(personality)
         self._shared: Shared | None = None
         self.state = State()
         self._site: _Site | None = None
@@ -203,6 +211,23 @@ class Registry:
         """Since the start or the last reset."""
         return list(self._running.records.requests)
 
+    # --- what goes wrong --------------------------------------------------------------------------------------------
+
+    def fail(self, **rule: Any) -> None:
+        """From now on, until the next reset, requests meet this `Rule`: `registry.fail(status=502, times=2)`."""
+        self.add_faults([Rule(**rule)])
+
+    def add_faults(self, rules: Iterable[Rule]) -> None:
+        self._running.faults.add(rules)
+
+    def imitate(self, personality: str) -> None:
+        """The registry behaves as another one does, as far as `personalities.py` knows."""
+        self.add_faults(_find(personality))
+
+    def clear_faults(self) -> None:
+        """Personality included."""
+        self._running.faults.clear()
+
     # --- inside, in the shared loop ---------------------------------------------------------------------------------
 
     @property
@@ -240,7 +265,7 @@ class Registry:
             self._site.registry.rest()
 
     async def _start(self, process: Shared) -> None:
-        self._site = await _open(self._flags, self.clock, process)
+        self._site = await self._open(process)
         self.state = State(self._make_tls() if self._speaks_tls else None)
         self.state.default_headers = shared.default_headers()
         self._sockets = bind(self._settings)
@@ -269,8 +294,13 @@ class Registry:
         assert self._shared is not None  # noqa: S101 - `_call` has seen it
         self.clock.reset()
         await self._cut_off()
-        self._site = await _open(self._flags, self.clock, self._shared)
+        self._site = await self._open(self._shared)
         await before.close()
+
+    async def _open(self, process: Shared) -> "_Site":
+        site = await _open(self._flags, self.clock, process)
+        site.faults.add(self._personality)
+        return site
 
     async def _cut_off(self) -> None:
         for connection in list(self.state.connections):
@@ -288,6 +318,7 @@ class _Site:
     settings: Settings
     registry: core.Registry
     records: Records
+    faults: Faults
     app: Layer
     _opened: AsyncExitStack
 
@@ -303,8 +334,10 @@ async def _open(flags: Mapping[str, Any], clock: MovableClock, process: Shared) 
         settings = load({**flags, "data": folder}, environ={})
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())
-        records = Records(app, clock)
-        return _Site(settings, registry, records, RequestLog(records, lines=_NoLines(), clock=clock), opened.pop_all())
+        faults = Faults(app, clock)
+        records = Records(faults, clock)
+        layers = RequestLog(records, lines=_NoLines(), clock=clock)
+        return _Site(settings, registry, records, faults, layers, opened.pop_all())
 
 
 class _NoLines(LineWriter):
@@ -339,6 +372,14 @@ class _Connection(Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._owner.rest_when_alone()
+
+
+def _find(personality: str | None) -> Sequence[Rule]:
+    if personality is None:
+        return ()
+    if personality not in PERSONALITIES:
+        raise SettingsError(f"there is no personality {personality!r}; there are {', '.join(PERSONALITIES)}")
+    return PERSONALITIES[personality].rules
 
 
 def _read(chart: Pushable) -> tuple[bytes, bytes | None, datetime]:

@@ -1,0 +1,250 @@
+"""Faults on demand, each met by a real client: what it does then, and what the record shows of it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from charthouse.testing import Registry, make_chart
+from charthouse.testing.personalities import PERSONALITIES
+from support.tools import Tool, find
+
+pytestmark = pytest.mark.clients
+
+APP = make_chart("app", "1.2.3")
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with Registry() as registry:
+        registry.push(APP, "team-a")
+        yield registry
+        print(*registry.requests, sep="\n")
+
+
+def client(name: str, folder: Path) -> Tool:
+    return Tool(find(name), folder / name)
+
+
+@pytest.fixture
+def helm(tmp_path: Path) -> Tool:
+    return client("helm4", tmp_path)
+
+
+@pytest.fixture
+def pull(helm: Tool, registry: Registry):
+    """`helm pull` of the one chart."""
+
+    def pull(status: int = 0, version: str = "1.2.3") -> str:
+        where = f"oci://{registry.host}/team-a/app"
+        return helm("pull", where, "--version", version, "--plain-http", status=status)
+
+    return pull
+
+
+def digest(registry: Registry, media_type: str) -> str:
+    manifest = registry.manifest("team-a/app", "1.2.3")
+    found: str = next(
+        each["digest"] for each in [manifest["config"], *manifest["layers"]] if media_type in each["mediaType"]
+    )
+    return found
+
+
+def lines(registry: Registry, part: str = "") -> list[str]:
+    return [str(request) for request in registry.requests if part in request.path]
+
+
+# --- in place of the registry -----------------------------------------------------------------------------------------
+
+
+def test_helm_survives_two_502s_and_the_record_shows_the_retries(registry: Registry, helm: Tool, pull) -> None:
+    registry.fail(method="GET", path="*/manifests/*", times=2, status=502)
+    pull()
+    assert (helm.home / APP.filename).read_bytes() == APP.content
+    assert lines(registry, "/manifests/") == [
+        "GET /v2/team-a/app/manifests/1.2.3 502",
+        "GET /v2/team-a/app/manifests/1.2.3 502",
+        "GET /v2/team-a/app/manifests/1.2.3 200",
+    ]
+    assert [bool(request.fault) for request in registry.requests[:3]] == [True, True, False]
+
+
+def test_a_rule_may_begin_with_the_nth_request(registry: Registry, pull) -> None:
+    registry.fail(path="*/manifests/*", skip=1, status=403, body={"errors": [{"code": "DENIED", "message": "no more"}]})
+    pull()
+    assert "403: denied: no more" in pull(status=1)
+
+
+def test_a_429_says_when_to_come_back(registry: Registry, pull) -> None:
+    registry.fail(path="*/manifests/*", times=1, retry_after=1)
+    pull()
+    first, second = [request for request in registry.requests if "/manifests/" in request.path]
+    assert (first.status, second.status) == (429, 200)
+    assert second.time - first.time >= 1
+
+
+def test_a_challenge_makes_a_client_ask_for_credentials(registry: Registry, pull) -> None:
+    registry.fail(challenge='Basic realm="tests"')
+    assert "basic credential not found" in pull(status=1)
+
+
+def test_an_expired_token_is_asked_for_anew(registry: Registry, tmp_path: Path) -> None:
+    """Only a token is refused: a request without one is the registry's to answer, or another rule's."""
+    challenge = f'Bearer realm="{registry.url}/token",service="tests"'
+    registry.fail(expired_token=True, challenge=challenge)
+    registry.fail(path="/v2/*", times=1, challenge=challenge)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"registrytoken": "old"}}}))
+    oras = client("oras", tmp_path)
+    where = f"{registry.host}/team-a/app:1.2.3"
+    oras("manifest", "fetch", "--plain-http", "--registry-config", tmp_path / "config.json", where, status=1)
+    first, second, *_ = registry.requests
+    assert ("authorization" in first.headers, second.headers["authorization"]) == (False, "Bearer old")
+    assert 'error="invalid_token"' in second.answer["www-authenticate"]
+
+
+@pytest.mark.parametrize("to", ["{path}?again", "http://127.0.0.1:PORT{path}"])
+def test_a_redirect_is_followed_to_this_and_to_another_origin(registry: Registry, pull, to: str) -> None:
+    registry.fail(method="GET", path="*/blobs/*", times=1, redirect=to.replace("PORT", str(registry.port)))
+    pull()
+    blobs = [request for request in registry.requests if "/blobs/" in request.path]
+    assert sorted(request.status for request in blobs) == [200, 200, 307]
+    assert any("again" in request.query or "127.0.0.1" in request.headers["host"] for request in blobs)
+
+
+def test_slow_starts_end_when_the_clock_says_so(registry: Registry, pull) -> None:
+    registry.fail(seconds=10, status=503)
+    assert httpx.get(f"{registry.url}/v2/", trust_env=False).status_code == 503
+    registry.clock.advance(10)
+    pull()
+
+
+def test_an_upload_that_is_elsewhere_is_resumed_or_given_up(registry: Registry, tmp_path: Path) -> None:
+    regctl = client("regctl", tmp_path)
+    regctl("registry", "set", registry.host, "--tls", "disabled")
+    registry.fail(method="PATCH", times=1, upload_at=7)
+    text = tmp_path / "text"
+    text.write_bytes(b"x" * 5000)
+    regctl("artifact", "put", "-f", text, "--artifact-type", "application/x.test", f"{registry.host}/team-a/text:1")
+    assert registry.tags("team-a/text") == ["1"]
+
+
+# --- what the registry says, changed ----------------------------------------------------------------------------------
+
+
+def test_a_wrong_digest_is_refused_by_helm(registry: Registry, pull) -> None:
+    registry.fail(digest=digest(registry, "chart.content"), flip=100)
+    assert "mismatch" in pull(status=1)
+
+
+def test_a_body_that_ends_too_early_is_refused(registry: Registry, pull) -> None:
+    registry.fail(digest=digest(registry, "chart.content"), truncate=100)
+    assert re.search("size|length|EOF|mismatch", pull(status=1))
+
+
+def test_a_connection_that_is_cut_in_the_middle_is_an_error(registry: Registry, pull) -> None:
+    registry.fail(digest=digest(registry, "chart.content"), cut=100)
+    assert "EOF" in pull(status=1)
+    assert [request.bytes for request in registry.requests if "/blobs/" in request.path and request.fault] == [100]
+
+
+def test_a_connection_that_is_cut_before_an_answer_is_an_error(registry: Registry, pull) -> None:
+    registry.fail(path="*/manifests/*", cut=0)
+    assert "EOF" in pull(status=1)
+    assert {request.status for request in registry.requests} == {0}
+
+
+def test_without_its_digest_a_tag_cannot_be_resolved(registry: Registry, tmp_path: Path) -> None:
+    registry.fail(method="HEAD", without=["Docker-Content-Digest"])
+    oras = client("oras", tmp_path)
+    answer = oras("resolve", "--plain-http", f"{registry.host}/team-a/app:1.2.3", status=1)
+    assert "Docker-Content-Digest" in answer
+
+
+def test_without_a_location_nothing_is_uploaded(registry: Registry, helm: Tool, tmp_path: Path) -> None:
+    registry.fail(method="POST", without=["Location"])
+    archive = make_chart("app", "2.0.0").write(tmp_path)
+    answer = helm("push", archive, f"oci://{registry.host}/team-a", "--plain-http", status=1)
+    assert "ocation" in answer
+
+
+def test_an_upload_at_another_host_is_refused_by_helm(registry: Registry, helm: Tool, tmp_path: Path) -> None:
+    registry.fail(method="POST", other_host="http://elsewhere.example")
+    archive = make_chart("app", "2.0.0").write(tmp_path)
+    answer = helm("push", archive, f"oci://{registry.host}/team-a", "--plain-http", status=1)
+    assert "elsewhere.example" in answer
+
+
+def test_pages_are_followed_and_never_to_another_host(registry: Registry, pull) -> None:
+    for version in ("1.3.0", "1.4.0"):
+        registry.push(make_chart("app", version), "team-a")
+    registry.fail(page_size=1)
+    pull(version="~1.4")
+    assert len(lines(registry, "/tags/list")) == 3
+    registry.fail(path="*/tags/list", other_host="http://elsewhere.example")
+    assert "not the same origin" in pull(status=1, version="~1.4")
+
+
+def test_without_links_only_the_first_page_is_seen(registry: Registry, pull) -> None:
+    registry.push(make_chart("app", "1.4.0"), "team-a")
+    registry.fail(page_size=1, without=["Link"])
+    assert "could not locate a version" in pull(status=1, version="~1.4").lower()
+
+
+def test_a_list_that_ignores_pages_is_whole(registry: Registry, tmp_path: Path) -> None:
+    registry.push(make_chart("app", "1.4.0"), "team-a")
+    regctl = client("regctl", tmp_path)
+    regctl("registry", "set", registry.host, "--tls", "disabled")
+    where = f"{registry.host}/team-a/app"
+    assert regctl("tag", "ls", "--limit", "1", where).split() == ["1.2.3"]
+    registry.fail(unpaged=True)
+    assert regctl("tag", "ls", "--limit", "1", where).split() == ["1.2.3", "1.4.0"]
+
+
+def test_delay_and_bandwidth_take_their_time(registry: Registry, pull) -> None:
+    registry.fail(path="*/manifests/*", delay=0.3)
+    registry.fail(digest=digest(registry, "chart.content"), bandwidth=len(APP.content) * 2)
+    pull()
+    slow = [request for request in registry.requests if request.fault]
+    assert [request.milliseconds >= 300 for request in slow] == [True, True]
+
+
+# --- personalities ----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_referrers_api_oras_keeps_a_tag_in_its_place(registry: Registry, tmp_path: Path) -> None:
+    oras = client("oras", tmp_path)
+    (oras.home / "note.txt").write_text("note")
+    words = "attach", "--plain-http", "--artifact-type", "application/x.note"
+    where = f"{registry.host}/team-a/app:1.2.3"
+    oras(*words, where, "note.txt:text/plain")
+    assert registry.tags("team-a/app") == ["1.2.3"]
+    registry.imitate("distribution")
+    (oras.home / "note.txt").write_text("another")
+    oras(*words, where, "note.txt:text/plain")
+    (tag,) = [tag for tag in registry.tags("team-a/app") if tag.startswith("sha256-")]
+    assert tag == registry.charts()[0].digest.replace(":", "-")
+    assert "application/x.note" in oras("discover", "--plain-http", where)
+
+
+def test_where_repositories_are_made_first_helm_cannot_push(registry: Registry, helm: Tool, tmp_path: Path) -> None:
+    archive = make_chart("app", "2.0.0").write(tmp_path)
+    registry.imitate("ecr")
+    answer = helm("push", archive, f"oci://{registry.host}/team-b", "--plain-http", status=1)
+    assert "name unknown: The repository with name" in answer
+    registry.clear_faults()
+    helm("push", archive, f"oci://{registry.host}/team-b", "--plain-http")
+
+
+def test_where_pulls_are_limited_helm_tries_again_and_then_says_why(registry: Registry, pull) -> None:
+    registry.imitate("docker-hub")
+    assert "toomanyrequests: You have reached your unauthenticated pull rate limit" in pull(status=1)
+    assert len(lines(registry, "/manifests/")) == 6
+
+
+def test_each_personality_names_what_it_imitates() -> None:
+    assert all(personality.source.startswith("https://") for personality in PERSONALITIES.values())
+    named = Path(__file__).read_text()
+    assert all(f'imitate("{name}")' in named for name in PERSONALITIES)
