@@ -321,6 +321,25 @@ async def test_a_manifest_of_more_than_four_mebibytes_is_413_however_it_comes(re
     assert sum(read) <= MANIFEST_LIMIT + read[-1]
 
 
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(make_settings):
+    async def nothing() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async with running(create_app(make_settings(blob_limit=10_000), durable=False)) as client:
+        remote = Remote(client, "bad/large")
+        location = await remote.start_upload()
+        for method, url, size in (
+            ("PUT", remote.url("manifests/1.0"), MANIFEST_LIMIT + 1),
+            ("PATCH", location, 10_001),
+            ("PUT", f"{location}?digest={Digest.of(b'x')}", 10_001),
+            ("POST", remote.url(f"blobs/uploads/?digest={Digest.of(b'x')}"), 10_001),
+        ):
+            answer = await client.request(method, url, content=nothing(), headers={"Content-Length": str(size)})
+            assert answer.status_code == 413
+        assert (await client.get(location)).status_code == 204
+
+
 async def test_a_blob_of_more_than_the_limit_is_413_and_what_was_there_stays(make_settings):
     async with running(create_app(make_settings(blob_limit=10_000), durable=False)) as client:
         remote = Remote(client, "bad/large")

@@ -185,6 +185,12 @@ class Registry:
         """A blob in one request. Raises DIGEST_INVALID, SIZE_INVALID."""
         await self.finish_upload(repository, self.start_upload(repository, caller), caller, digest, pieces)
 
+    def check_size(self, size: int) -> None:
+        """Of a blob that comes or says it will. Raises SIZE_INVALID."""
+        limit = self.settings.blob_limit
+        if size > limit:
+            raise BlobTooLarge(f"the blob has more than {limit:,} bytes (setting blob_limit)")
+
     async def mount_blob(
         self, repository: RepositoryName, digest: Digest, source: RepositoryName | None, caller: Caller
     ) -> bool:
@@ -200,8 +206,7 @@ class Registry:
 
     async def _push_whole(self, repository: RepositoryName, upload_id: str, digest: Digest, content: bytes) -> None:
         """What came at once needs no upload on the disk: a row, or a file that is written in one go."""
-        if len(content) > self.settings.blob_limit:
-            raise self._too_large()
+        self.check_size(len(content))
         if len(content) <= self.settings.inline_blobs:
             await self._push_inline(repository, digest, content)
             return
@@ -262,16 +267,15 @@ class Registry:
         before = upload.offset
         async for piece in pieces:
             await upload.write(piece)
-            if upload.offset > self.settings.blob_limit:
+            try:
+                self.check_size(upload.offset)
+            except BlobTooLarge:
                 await upload.rewind(before)
-                raise self._too_large()
+                raise
         if chunk and upload.offset != chunk[1] + 1:
             received = upload.offset - before
             await upload.rewind(before)
             raise SizeInvalid(f"Content-Range says {chunk[0]}-{chunk[1]}, but the body has {received:,} bytes")
-
-    def _too_large(self) -> BlobTooLarge:
-        return BlobTooLarge(f"the blob has more than {self.settings.blob_limit:,} bytes (setting blob_limit)")
 
     def _check_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> None:
         self._upload_ids.check(upload_id, repository, caller.name, self._clock())

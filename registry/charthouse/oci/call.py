@@ -72,17 +72,26 @@ class Call(Request):
             raise BlobUploadInvalid(f"Content-Range {shown(value)} is not of the form <first>-<last>")
         return int(match[1]), int(match[2])
 
+    @property
+    def length(self) -> int:
+        """Of the body, as far as it says so; the server has seen that it is a number."""
+        return int(self.headers.get("content-length", 0))
+
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes in."""
+        """A blob's bytes as they come in. Raises SIZE_INVALID before any does, when the request has said too many."""
+        self.registry.check_size(self.length)
         async for piece in self.stream():
             if piece:
                 yield piece
 
     async def read_limited(self, limit: int) -> bytes:
         """The whole body. Raises MANIFEST_INVALID with 413 as soon as it is too large."""
+        too_large = ManifestTooLarge(f"the manifest has more than {limit:,} bytes")
+        if self.length > limit:
+            raise too_large
         content = bytearray()
         async for piece in self.stream():
             content += piece
             if len(content) > limit:
-                raise ManifestTooLarge(f"the manifest has more than {limit:,} bytes")
+                raise too_large
         return bytes(content)
