@@ -8,21 +8,24 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import venv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
 from charthouse import __version__
+from charthouse.certificates import self_signed
 from charthouse.settings import FIELDS, PREFIX, load
 
 ROOT = Path(__file__).parents[1]
-READY = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)\n")
+READY = re.compile(rb"listening on (https?://127\.0\.0\.1:\d+)\n")
 PATIENCE = 60  # seconds for what takes few on an idle machine
 NUMBERED = re.compile(r"[1-9]\d*:[1-9]\d*")
 
@@ -241,6 +244,17 @@ def test_the_dockerfile_makes_a_registry_that_is_healthy(tmp_path: Path) -> None
     assert _health(stage, url, variables) != 0
 
 
+def test_the_health_check_speaks_tls_where_the_certificate_is_a_variable(tmp_path: Path) -> None:
+    server = str(self_signed(tmp_path / "tls", [], time.time()).server)
+    variables = {"PATH": os.environ["PATH"], f"{PREFIX}TLS_CERT": server, f"{PREFIX}TLS_KEY": server}
+    words = [sys.executable, "-m", "charthouse", "serve", "--port", "0"]
+    with _serving(words, tmp_path, variables) as url:
+        assert url.startswith("https://")
+        assert _health(_stages()[""], url, variables) == 0
+        assert _health(_stages()[""], url, {"PATH": os.environ["PATH"]}) != 0
+    assert _health(_stages()[""], url, variables) != 0
+
+
 def _health(stage: Stage, url: str, variables: dict[str, str]) -> int:
     words = _words(stage.last("HEALTHCHECK").partition("CMD ")[2])
     assert "5000" in words[-1]
@@ -252,9 +266,32 @@ def _health(stage: Stage, url: str, variables: dict[str, str]) -> int:
 # Compose
 
 
-def _compose() -> dict:
-    compose: dict = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+def _compose(**variables: str) -> dict:
+    """What `docker compose` makes of the file where these variables are set."""
+    compose: dict = _interpolated(yaml.safe_load((ROOT / "docker-compose.yml").read_text()), variables)
     return compose
+
+
+def _interpolated(node: Any, variables: dict[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _interpolated(value, variables) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_interpolated(value, variables) for value in node]
+    return _interpolate(node, variables) if isinstance(node, str) else node
+
+
+def _interpolate(text: str, variables: dict[str, str]) -> str:
+    """`${A:-b}`, `${A:+b}` and `${A:?b}`, from the innermost outwards. Raises ValueError where compose ends."""
+    while match := re.search(r"\$\{(\w+):([-+?])([^${}]*)\}", text):
+        name, kind, word = match.groups()
+        value = variables.get(name, "")
+        if kind == "?" and not value:
+            value = f"\0{word}\0"  # counts where it is used
+        meant = {"-": value or word, "+": word if value else "", "?": value}[kind]
+        text = text[: match.start()] + meant + text[match.end() :]
+    if missing := re.search("\0(.*?)\0", text):
+        raise ValueError(missing[1])
+    return text
 
 
 def _mounts(service: dict) -> dict[str, str]:
@@ -262,11 +299,27 @@ def _mounts(service: dict) -> dict[str, str]:
     return dict(mount.split(":")[:2] for mount in service["volumes"])
 
 
-def test_compose_publishes_on_loopback_alone() -> None:
-    services = _compose()["services"]
-    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "registry": [f"127.0.0.1:{FIELDS['port'].default}:{FIELDS['port'].default}"]
-    }
+def _published(compose: dict) -> dict[str, list[str]]:
+    return {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+
+
+def test_compose_publishes_on_loopback_alone_until_tls_files_are_given() -> None:
+    port = FIELDS["port"].default
+    assert _published(_compose()) == {"registry": [f"127.0.0.1:{port}:{port}"]}
+    with pytest.raises(ValueError, match="PUBLISH needs TLS_FOLDER"):
+        _compose(PUBLISH="0.0.0.0")
+    assert _published(_compose(PUBLISH="0.0.0.0", TLS_FOLDER="/etc/tls")) == {"registry": [f"0.0.0.0:{port}:{port}"]}
+
+
+def test_composes_tls_files_are_the_registrys_settings() -> None:
+    names = (f"{PREFIX}TLS_CERT", f"{PREFIX}TLS_KEY", f"{PREFIX}PUBLIC_URL")
+    registry = _compose()["services"]["registry"]
+    assert load({}, environ={name: registry["environment"][name] for name in names}) == load({}, environ={})
+    registry = _compose(TLS_FOLDER="/etc/tls", PUBLIC_URL="https://charts.example.com")["services"]["registry"]
+    settings = load({}, environ={name: registry["environment"][name] for name in names})
+    folder = Path(_mounts(registry)["/etc/tls"])
+    assert (settings.tls_cert, settings.tls_key) == (folder / "tls.crt", folder / "tls.key")
+    assert settings.own_names == ("charts.example.com",)
 
 
 def test_compose_fits_the_image_and_the_settings() -> None:
@@ -275,7 +328,7 @@ def test_compose_fits_the_image_and_the_settings() -> None:
     variables = {**stage.environment, **registry["environment"]}
     config = Path(variables.pop(f"{PREFIX}CONFIG"))
     assert load({"open_to_everyone": "--open-to-everyone" in registry["command"]}, environ=variables).open_to_everyone
-    assert _mounts(registry) == {"data": stage.last("VOLUME"), "secrets": str(config.parent)}
+    assert _mounts(registry) == {"data": stage.last("VOLUME"), "secrets": str(config.parent), "tls": "/tls"}
     assert registry["read_only"]
     mounted = {volume for service in compose["services"].values() for volume in _mounts(service)}
     assert mounted == set(compose["volumes"])
