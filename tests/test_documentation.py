@@ -2,12 +2,14 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.main import get_command
 
 from charthouse import __version__
@@ -107,6 +109,20 @@ def test_every_configuration_file_in_the_documentation_can_be_read(tmp_path: Pat
         file = tmp_path / "charthouse.toml"
         file.write_text(example)
         assert load({}, file, environ={}) != load({}, environ={})
+
+
+def test_every_manifest_in_the_documentation_can_be_read() -> None:
+    found = [
+        document for text in PAGES.values() for block in _blocks(text, "yaml") for document in yaml.safe_load_all(block)
+    ]
+    kinds = Counter(document["kind"] for document in found if "kind" in document)
+    assert kinds == {"Ingress": 1, "Secret": 1, "Application": 1, "OCIRepository": 1, "HelmRelease": 1}
+    assert all("apiVersion" in document and document["metadata"]["name"] for document in found if "kind" in document)
+    (ingress,) = (document for document in found if document.get("kind") == "Ingress")
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "0"
+    assert annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off"
+    assert len(found) == len(kinds) + 2  # and the workflows of GitHub and GitLab
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -43,8 +43,8 @@ TLS_HINT = (
     " (and to oras; --insecure for crane, --tls disabled for regctl, --dest-tls-verify=false for skopeo)"
 )
 PLAIN_HINT = (
-    "a client tried plain HTTP, and this port speaks TLS: leave --plain-http out with helm and oras, --insecure with"
-    " crane, and use https:// in URLs"
+    "a client tried plain HTTP, and this port speaks TLS: leave --plain-http out with helm (oras takes"
+    " --plain-http=false for localhost, regctl --tls enabled), and use https:// in URLs"
 )
 TRUST_HINT = "a client ended its TLS handshake (%s): if it does not trust the certificate, give it --ca-file %s"
 

@@ -4,12 +4,11 @@ The tables of requests are what Helm was seen to do. A new Helm that does someth
 """
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from support import charts
+from support import charts, helm_page
 from support.charts import Signer
 from support.kubernetes import Kubernetes
 from support.recorder import Recorder
@@ -337,27 +336,4 @@ def _greeting(kubernetes: Kubernetes, release: str) -> str:
 def test_every_command_of_helms_page_about_registries(
     helm: Tool, server: Server, kubernetes: Kubernetes, namespace: str, work: Path
 ) -> None:
-    cluster = {"KUBECONFIG": str(kubernetes.write_config(work / "kubeconfig"))}
-    where = f"oci://{server.host}/{namespace}/helm-charts"
-    chart = f"{where}/mychart"
-    version = ("--version", "0.1.0", "--plain-http")
-
-    login = helm("registry", "login", "-u", "myuser", "-p", "secret", server.host, "--plain-http")
-    assert "Login Succeeded" in login
-    helm("package", charts.write(work, "mychart", "0.1.0"))
-    pushed = helm("push", "mychart-0.1.0.tgz", where, "--plain-http")
-    digest = re.search(r"Digest: (sha256:\w+)", pushed)[1]
-    helm("show", "all", chart, *version)
-    helm("template", "myrelease", chart, *version)
-    helm("install", "myrelease", chart, *version, **cluster)
-    helm("upgrade", "myrelease", chart, *version, **cluster)
-    helm("pull", chart, *version)
-    helm("show", "all", f"{chart}@{digest}", "--plain-http")
-    helm("template", "myrelease", f"{chart}@{digest}", "--plain-http")
-    helm("install", "byname", f"{chart}:0.1.0", "--plain-http", **cluster)
-    helm("install", "bydigest", f"{chart}@{digest}", "--plain-http", **cluster)
-    helm("upgrade", "bydigest", f"{chart}@{digest}", "--plain-http", **cluster)
-    helm("pull", f"{chart}@{digest}", "--plain-http")
-    dependency = {"name": "mychart", "version": "0.1.0", "repository": where}
-    helm("dependency", "update", charts.write(work, "parent", "1.0.0", dependencies=[dependency]), "--plain-http")
-    helm("registry", "logout", server.host)
+    helm_page.run(helm, kubernetes, server.host, namespace, work, "--plain-http")

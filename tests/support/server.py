@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import RepositoryName, Tag
 from charthouse.settings import PREFIX, Settings, load
 
-READY = "listening on http://127.0.0.1:"
+READY = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)\n")
 BLOBS = {
     "application/vnd.cncf.helm.config.v1+json": "config",
     "application/vnd.cncf.helm.chart.content.v1.tar+gzip": "chart",
@@ -35,6 +37,7 @@ class Server:
     port: int
     settings: Settings  # of its data and database, for whoever looks into them beside it
     log: Path
+    authority: Path | None = None  # what its certificate is trusted by, when it speaks TLS
 
     @property
     def host(self) -> str:
@@ -42,7 +45,10 @@ class Server:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """What no client has a command for. `path` is the one after /v2/; the answer is no error."""
-        answer = httpx.request(method, f"http://{self.host}/v2/{path}", trust_env=False, **options)
+        scheme = "https" if self.authority else "http"
+        context = ssl.create_default_context(cafile=self.authority)
+        url = f"{scheme}://{self.host}/v2/{path}"
+        answer = httpx.request(method, url, verify=context, trust_env=False, **options)
         print(f"{method} {path} {answer.status_code}")
         answer.raise_for_status()
         return answer
@@ -83,7 +89,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *flags: str, database: str = "") -> Iterator[Server]:
+def serving(folder: Path, *flags: str, database: str = "", authority: Path | None = None) -> Iterator[Server]:
     """A server on a free port with its data and log in `folder`. It must end with 0 when it is told to."""
     stored = ["--data", str(folder / "data"), *(["--database", database] if database else [])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -100,7 +106,7 @@ def serving(folder: Path, *flags: str, database: str = "") -> Iterator[Server]:
             rest = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, lines))
             rest.start()
             try:
-                yield Server(port, load({"data": folder / "data", "database": database}, environ={}), log)
+                yield Server(port, load({"data": folder / "data", "database": database}, environ={}), log, authority)
             finally:
                 status = _stop(process)
                 rest.join()
@@ -114,8 +120,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> int:
     guard.start()
     try:
         for line in process.stdout:
-            if line.decode().startswith(READY):
-                return int(line.decode().removeprefix(READY))
+            if match := READY.fullmatch(line.decode()):
+                return int(match[1])
     finally:
         guard.cancel()
     raise AssertionError(f"the server ended before it was ready: {log.read_text()}")

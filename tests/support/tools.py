@@ -56,7 +56,7 @@ def find(name: str) -> Path:
 
 
 def find_installed(name: str) -> Path:
-    binary = shutil.which(name)
+    binary = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     if binary is None:
         missing(name, "it is not on the PATH")
     return Path(binary)
