@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import pytest
 
+import test_namespaces
 from charthouse.core import Registry
 from charthouse.helm import rules
 from charthouse.manifest import (
@@ -34,7 +35,7 @@ CONFIG = b'{"apiVersion":"v2","name":"app","version":"1.2.3"}'
 HEX = "0" * 64
 NOW = "2027-01-15 08:00:00 UTC"  # the clock of conftest.py
 CREATED = "org.opencontainers.image.created"
-HOST = "<registry>"
+HOST = "localhost:5000"
 PUSH_AGAIN = "; push it with helm push"
 PACKAGE = "; make it with helm package"
 PACKAGE_AGAIN = "; package it again with helm package"
@@ -856,6 +857,7 @@ def test_every_rule_has_a_push_here_that_breaks_it():
         rules.chart_layer_has_the_present_media_type: legacy,
         rules.repository_does_not_repeat_the_chart_name: test_a_chart_in_the_place_below_itself_is_refused,
         rules.tag_is_the_chart_version: test_a_tag_that_is_not_the_version_is_refused_at_the_second_put,
+        rules.signature_is_verified: test_namespaces.test_a_demanded_signature_is_refused_in_each_way_it_can_be_wrong,
         rules.tag_keeps_its_kind: test_a_tag_is_never_first_something_else_and_then_a_chart,
     }
     only_warn = {

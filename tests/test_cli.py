@@ -26,7 +26,14 @@ from support.charts import pack
 from support.requests import descriptor, image
 from support.server import Server, serving
 
-COMMANDS = sorted(get_command(command).commands)
+
+def _commands(group: Any, *words: str) -> Iterator[str]:
+    """Every command with its groups before it: `namespace add`."""
+    for name, each in group.commands.items():
+        yield from _commands(each, *words, name) if hasattr(each, "commands") else [" ".join([*words, name])]
+
+
+COMMANDS = sorted(_commands(get_command(command)))
 PATIENCE = 60  # seconds for what takes less than one on an idle machine
 WEB = {"fastapi", "starlette", "uvicorn"}
 MISSING = "team-a/none"
@@ -84,9 +91,10 @@ def test_the_version_is_printed(run: Run) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, run: Run) -> None:
-    text = run(name, "--help").stdout
+    *group, last = name.split()
+    text = run(*group, last, "--help").stdout
     assert re.search(rf"Examples?:\s+charthouse {name}\b", text)
-    assert name in run("--help").stdout
+    assert last in run(*group, "--help").stdout
 
 
 def test_every_setting_has_a_flag(run: Run) -> None:

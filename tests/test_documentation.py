@@ -56,6 +56,9 @@ def _parse(line: str) -> Any:
     if name in ("--help", "--version"):
         return group
     assert name in group.commands, f"there is no command {name!r}"
+    while words and hasattr(group.commands[name], "commands"):
+        group, name, words = group.commands[name], words[0], words[1:]
+        assert name in group.commands, f"there is no command {name!r}"
     # A sentence may speak of a command by its name alone.
     return group.commands[name].make_context(name, words) if words else group
 

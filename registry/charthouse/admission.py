@@ -3,34 +3,64 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from charthouse.errors import ManifestInvalid
-from charthouse.helm import metadata, rules
+from charthouse import namespaces, queries, transactions
+from charthouse.database import Connection
+from charthouse.errors import ManifestInvalid, Unavailable
+from charthouse.helm import metadata, provenance, rules
+from charthouse.helm.archive import Limits
 from charthouse.helm.findings import Finding
 from charthouse.helm.inspection import Inspection
-from charthouse.helm.isolation import Inspector
+from charthouse.helm.isolation import HelperMissing, Inspector
+from charthouse.helm.metadata import Parsed
+from charthouse.helm.provenance import Verification, VerifierMissing
 from charthouse.manifest import Descriptor, Manifest
-from charthouse.names import Digest, RepositoryName, Tag
+from charthouse.names import Digest, Namespace, RepositoryName, Tag
+from charthouse.namespaces import Rules
 from charthouse.queries import Chart
 from charthouse.settings import Settings
 
 INSPECTIONS_KEPT = 64
+PARSED_AT_ONCE = 64 * 1024  # bytes of a config blob that is parsed in the event loop: 1 ms
 MESSAGE_LIMIT = 8000  # bytes as JSON: Helm shows nothing of an error of more than 8 KiB
 LINE_LIMIT = 1000  # characters
 
 Read = Callable[[Descriptor], Awaitable[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a push goes, as it is in one snapshot. `keyring` has the certificates of the namespace."""
+
+    rules: Rules
+    keyring: Sequence[bytes] = ()
+    parent_is_a_chart: bool = False
+
+
+def look_around(connection: Connection, settings: Settings, repository: RepositoryName, manifest: Manifest) -> Place:
+    """Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID for a chart whose blobs are not what it says."""
+    rules_here = namespaces.rules_of(connection, settings, repository)
+    if not manifest.is_chart:
+        return Place(rules_here)
+    transactions.demand_blobs(connection, repository, manifest)
+    parent = repository.parent
+    return Place(
+        rules_here,
+        queries.certificates(connection, Namespace.covering(repository)) if manifest.provenance_layers() else (),
+        parent is not None and queries.has_charts(connection, parent),
+    )
+
+
 class Admission:
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._inspector = Inspector()
+        self._is_off = settings.rules == "off"
+        self._inspector = Inspector(Limits(members=settings.archive_members))
         self._inspections: dict[Digest, Inspection] = {}
 
-    def admit_other(self, manifest: Manifest, tags: Sequence[Tag]) -> None:
+    def admit_other(self, manifest: Manifest, tags: Sequence[Tag], place: Place) -> None:
         """What is no chart. Raises MANIFEST_INVALID under policy `charts`."""
-        if self._settings.policy == "charts":
+        if place.rules.policy == "charts" and not self._is_off:
             _refuse(finding for tag in tags or (None,) for finding in rules.is_for_charts(manifest, tag))
 
     async def admit_chart(
@@ -41,26 +71,37 @@ class Admission:
         tags: Sequence[Tag],
         *,
         read: Read,
-        parent_is_a_chart: bool,
+        place: Place,
+        host: str,
         now: int,
-    ) -> Chart:
-        """A chart whose blobs are here. Raises MANIFEST_INVALID with every rule that it breaks, a line each."""
+    ) -> Chart | None:
+        """A chart whose blobs are here. Raises MANIFEST_INVALID with every rule that it breaks, a line each.
+
+        With the rules off it is None for what cannot be listed as a chart.
+        """
         assert manifest.config is not None  # noqa: S101 - it is what makes it a chart
-        config = metadata.from_config(await read(manifest.config))
+        config = await self._parse(await read(manifest.config))
         layer, signature = _only(manifest.chart_layers()), _only(manifest.provenance_layers())
         found = await self._inspect(layer, read) if layer else Inspection()
+        signed = await read(signature) if signature else None
+        verification = await self._verify(signed, place) if signed is not None else None
         push = rules.ChartPush(
             repository,
             manifest,
             config,
             found,
-            provenance=await read(signature) if signature else None,
-            parent_is_a_chart=parent_is_a_chart,
-            names=self._settings.names,
-            legacy=self._settings.legacy,
+            provenance=signed,
+            host=host,
+            parent_is_a_chart=place.parent_is_a_chart,
+            names=place.rules.names,
+            legacy=place.rules.legacy,
+            signatures=place.rules.signatures,
+            verification=verification,
         )
-        _refuse(finding for tag in tags or (None,) for finding in rules.check(replace(push, tag=tag)))
-        assert layer is not None  # noqa: S101 - a rule demands one
+        if not self._is_off:
+            _refuse(finding for tag in tags or (None,) for finding in rules.check(replace(push, tag=tag)))
+        if layer is None or config.faults:
+            return None
         return Chart(
             repository=repository,
             digest=digest,
@@ -75,17 +116,41 @@ class Admission:
             contents=found.contents,
             size=layer.size,
             pushed_at=now,
+            signature=verification.state if verification else "",
+            signer=verification.signer if verification else "",
+            signed_by="\n".join(verification.user_ids) if verification else "",
         )
+
+    async def _parse(self, content: bytes) -> Parsed:
+        quick = len(content) <= PARSED_AT_ONCE
+        return metadata.from_config(content) if quick else await asyncio.to_thread(metadata.from_config, content)
+
+    async def _verify(self, signed: bytes, place: Place) -> Verification | None:
+        """None where no keyring is there to ask and nobody demands it. Raises Unavailable without the verifier."""
+        if not place.keyring and place.rules.signatures == "optional":
+            return None
+        try:
+            return await asyncio.to_thread(provenance.verify, signed, place.keyring)
+        except VerifierMissing as missing:
+            if place.rules.signatures == "optional":
+                return None
+            raise Unavailable(f"charts of this namespace have to be signed, and {missing}") from None
 
     async def _inspect(self, layer: Descriptor, read: Read) -> Inspection:
         """Once for each archive: Helm puts a manifest twice, and under one digest the archive is the same."""
         known = self._inspections.get(layer.digest)
         if known is None:
-            known = await asyncio.to_thread(self._inspector.inspect, await read(layer))
+            known = await asyncio.to_thread(self._look_into, await read(layer))
             self._inspections[layer.digest] = known
             while len(self._inspections) > INSPECTIONS_KEPT:
                 del self._inspections[next(iter(self._inspections))]
         return known
+
+    def _look_into(self, archive: bytes) -> Inspection:
+        try:
+            return self._inspector.inspect(archive)
+        except HelperMissing as missing:
+            raise Unavailable(f"charts of this size cannot be checked now: {missing}; push again later") from missing
 
     async def close(self) -> None:
         await asyncio.to_thread(self._inspector.close)

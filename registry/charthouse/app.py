@@ -50,10 +50,11 @@ class Application:
 
     def __init__(self, settings: Settings, open_registry: Callable[[], Awaitable[Registry]]) -> None:
         self._open_registry = open_registry
-        self._api = create_api()
+        origins = Origins(settings.public_url)
+        self._api = create_api(origins)
         self._cache = PullCache(self._api, settings.pull_cache)
         self._pages = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
-        self._pages.state.origins = Origins(settings.public_url)
+        self._pages.state.origins = origins
         self._pages.include_router(pages.router)
         self._app = _addressed(AtV2(self._pages, api=self._cache if settings.pull_cache else self._api), settings)
 

@@ -6,13 +6,14 @@ specification's words; every operation may raise DatabaseError or OSError when t
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from charthouse import queries, transactions
-from charthouse.admission import Admission
+from charthouse import namespaces, queries, transactions
+from charthouse.admission import Admission, Place, look_around
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
@@ -29,6 +30,7 @@ from charthouse.errors import (
 )
 from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.namespaces import Namespaces
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
 from charthouse.settings import Settings
 from charthouse.uploads import UploadIds
@@ -47,9 +49,10 @@ ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archi
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. The name is empty for whoever did not say."""
+    """Who asks, and what he calls this registry. The name is empty for whoever did not say."""
 
     name: str = ""
+    host: str = "<registry>"
 
     def may_pull(self, repository: RepositoryName) -> bool:  # noqa: ARG002 - open: everybody may
         return True
@@ -84,6 +87,7 @@ class Registry:
         self._upload_ids = upload_ids
         self._clock = clock
         self._admission = Admission(settings)
+        self.namespaces = Namespaces(settings, database, self._now)
 
     # --- pull ---------------------------------------------------------------------------------------------------------
 
@@ -119,8 +123,12 @@ class Registry:
 
     # --- push: blobs --------------------------------------------------------------------------------------------------
 
-    def start_upload(self, repository: RepositoryName, caller: Caller) -> str:
-        """The id of an upload that has received nothing yet. Nothing is kept of it."""
+    async def start_upload(self, repository: RepositoryName, caller: Caller) -> str:
+        """The id of an upload that has received nothing yet. Nothing is kept of it.
+
+        Raises DENIED where namespaces have to be made first: no client then sends what could not be kept.
+        """
+        await self._demand_namespace(repository)
         return self._upload_ids.new(repository, caller.name, self._clock())
 
     async def upload_offset(self, repository: RepositoryName, upload_id: str, caller: Caller) -> int:
@@ -183,7 +191,8 @@ class Registry:
 
     async def push_blob(self, repository: RepositoryName, caller: Caller, digest: Digest, pieces: Pieces) -> None:
         """A blob in one request. Raises DIGEST_INVALID, SIZE_INVALID."""
-        await self.finish_upload(repository, self.start_upload(repository, caller), caller, digest, pieces)
+        upload_id = await self.start_upload(repository, caller)
+        await self.finish_upload(repository, upload_id, caller, digest, pieces)
 
     def check_size(self, size: int) -> None:
         """Of a blob that comes or says it will. Raises SIZE_INVALID."""
@@ -202,7 +211,12 @@ class Registry:
         readable = [name for name in map(RepositoryName, sources) if caller.may_pull(name)]
         if not readable:
             return False
+        await self._demand_namespace(repository)
         return await self._database.write(transactions.mount, repository, digest, readable, self._now())
+
+    async def _demand_namespace(self, repository: RepositoryName) -> None:
+        if self.settings.require_namespaces:
+            await self._database.read(namespaces.demand, self.settings, repository)
 
     async def _push_whole(self, repository: RepositoryName, upload_id: str, digest: Digest, content: bytes) -> None:
         """What came at once needs no upload on the disk: a row, or a file that is written in one go."""
@@ -313,28 +327,37 @@ class Registry:
             digest = Digest.of(body, reference.algorithm)
             _compare(digest, reference)
         stored = StoredManifest(digest, manifest.media_type, len(body), body)
-        chart = await self._admit(repository, digest, manifest, tags)
-        push = transactions.ManifestPush(
-            repository, stored, manifest, chart, tuple(tags), caller.name, self._now(), self.settings.versions
-        )
-        await self._database.write(transactions.put_manifest, push, sparse=self.settings.sparse_manifests)
-        return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
+        while True:
+            place = await self._database.read(look_around, self.settings, repository, manifest)
+            chart = await self._admit(repository, digest, manifest, tags, place, caller)
+            push = transactions.ManifestPush(
+                repository, stored, manifest, chart, tuple(tags), caller.name, self._now(), place.rules
+            )
+            with contextlib.suppress(transactions.RulesMoved):  # then it is asked again under those that hold now
+                await self._database.write(transactions.put_manifest, push, self.settings)
+                return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
 
     async def _admit(
-        self, repository: RepositoryName, digest: Digest, manifest: Manifest, tags: Sequence[Tag]
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        manifest: Manifest,
+        tags: Sequence[Tag],
+        place: Place,
+        caller: Caller,
     ) -> Chart | None:
         """The chart, when it is one. Raises MANIFEST_INVALID for what the rules or the policy refuse."""
         if not manifest.is_chart:
-            self._admission.admit_other(manifest, tags)
+            self._admission.admit_other(manifest, tags, place)
             return None
-        await self._database.read(transactions.demand_blobs, repository, manifest)
         return await self._admission.admit_chart(
             repository,
             digest,
             manifest,
             tags,
             read=partial(self._content, repository),
-            parent_is_a_chart=await self._has_charts(repository.parent),
+            place=place,
+            host=caller.host,
             now=self._now(),
         )
 
@@ -343,9 +366,6 @@ class Registry:
         if blob.size > ARCHIVE_LIMIT:
             raise ManifestInvalid(f"{descriptor.digest} has {blob.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
         return b"".join([piece async for piece in blob.read(0, blob.size)])
-
-    async def _has_charts(self, repository: RepositoryName | None) -> bool:
-        return repository is not None and await self._database.read(queries.has_charts, repository)
 
     # --- discovery ----------------------------------------------------------------------------------------------------
 

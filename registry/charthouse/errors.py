@@ -94,6 +94,12 @@ class VersionImmutable(Denied):
     status = 409
 
 
+class NamespaceConflict(Denied):
+    """A setting of a namespace that another place decides."""
+
+    status = 409
+
+
 class Unsupported(RegistryError):
     code, status = "UNSUPPORTED", 405
 

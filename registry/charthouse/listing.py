@@ -78,7 +78,7 @@ def _row(chart: Chart) -> Sequence[str]:
         chart.app_version,
         f"{chart.size:,}",
         datetime.fromtimestamp(chart.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
-        "yes" if chart.provenance else "",
+        chart.signature or ("yes" if chart.provenance else ""),
         chart.description,
     )
 
@@ -87,4 +87,8 @@ def _plain(text: str) -> str:
     """Metadata is whatever somebody pushed: no control characters reach the terminal, and no markup rich."""
     from rich.markup import escape
 
-    return escape(_CONTROL.sub("\ufffd", text))
+    return escape(plain(text))
+
+
+def plain(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text)

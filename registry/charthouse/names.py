@@ -53,6 +53,27 @@ class RepositoryName(str):
         return RepositoryName(parent) if parent else None
 
 
+ROOT = "/"
+
+
+class Namespace(str):
+    """`team-a` covers team-a itself and all that is below it; `/` the repositories that are below nothing."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Slashes around it do not count. Raises NAME_INVALID."""
+        return cls(ROOT if text == ROOT else RepositoryName.parse(text.strip("/")))
+
+    @classmethod
+    def covering(cls, repository: str) -> "list[Self]":
+        """All that cover the repository (or namespace), the nearest first: a longer prefix goes before a shorter."""
+        parts = repository.split("/")
+        prefixes = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        return [cls(prefix) for prefix in (prefixes if len(parts) > 1 else [repository, ROOT])]
+
+
 class Digest(str):
     """`sha256:<64 hex>` or `sha512:<128 hex>`."""
 

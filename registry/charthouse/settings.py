@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from charthouse.errors import RegistryError
+from charthouse.names import Namespace
+
 PREFIX = "CHARTHOUSE_"
 DATABASE_NAME = "charthouse.db"
 FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
@@ -109,6 +112,16 @@ def database_url(value: object) -> str:
     return url
 
 
+def namespace_value(name: str, value: object) -> Any:
+    """What a setting may be in a namespace, parsed. Raises ValueError."""
+    if name not in NAMESPACE_SETTINGS:
+        raise ValueError(f"a namespace has no setting {name!r}; it has {', '.join(NAMESPACE_SETTINGS)}")
+    try:
+        return FIELDS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}: {error}") from None
+
+
 def setting(default: Any, parse: Parse, description: str) -> Any:
     return dataclasses.field(default=default, metadata={"parse": parse, "description": description})
 
@@ -167,6 +180,24 @@ class Settings:
     legacy: Literal["accept", "reject"] = setting(
         "accept", one_of("accept", "reject"), "What becomes of charts with the media type of Helm before 3.7."
     )
+    images: Literal["mutable", "immutable"] = setting(
+        "mutable", one_of("mutable", "immutable"), "Whether the tags of what is no chart may be moved."
+    )
+    signatures: Literal["optional", "verified"] = setting(
+        "optional",
+        one_of("optional", "verified"),
+        "Whether charts must be signed with a key of their namespace's keyring.",
+    )
+    require_namespaces: bool = setting(
+        default=False, parse=switch, description="Let a push make no namespace: `charthouse namespace add` does."
+    )
+    archive_members: int = setting(
+        10_000, whole(1, 1_000_000), "Files and folders that a chart's archive may have at most."
+    )
+    rules: Literal["on", "off"] = setting(
+        "on", one_of("on", "off"), "off stores broken charts too, for tests: with ephemeral alone."
+    )
+    ephemeral: bool = setting(default=False, parse=switch, description="A registry for tests: its data goes with it.")
     sparse_manifests: bool = setting(
         default=False, parse=switch, description="Accept manifests whose blobs or children are not here."
     )
@@ -187,6 +218,10 @@ class Settings:
     )
     blob_limit: int = setting(10 * 1024**3, whole(1024, 2**63 - 1), "Bytes that a blob may have at most.")
 
+    # What the TOML file says of namespaces, and where each setting came from that was given.
+    namespaces: Mapping[Namespace, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
     @property
     def on_loopback(self) -> bool:
         """Whether nothing but this machine can reach the registry."""
@@ -203,20 +238,30 @@ def is_loopback(address: str) -> bool:
     return address == "localhost" or ipaddress.ip_address(address).is_loopback
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+FIELDS = {field.name: field for field in dataclasses.fields(Settings) if field.metadata}
+
+# What each namespace may set for itself.
+NAMESPACE_SETTINGS = ("policy", "versions", "names", "legacy", "images", "signatures")
 
 
 def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from flags (None is not given), then `CHARTHOUSE_*`, then the TOML file. Raises SettingsError."""
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    file = _from_file(config)
+    namespaces = _namespaces(file.pop("namespaces", {}), f"in {config}")
     for origin, found in (
-        (f"in {config}", _from_file(config)),
+        (f"in {config}", file),
         (FROM_ENVIRONMENT, _from_environment(os.environ if environ is None else environ)),
         (FROM_FLAGS, {name: value for name, value in flags.items() if value is not None}),
     ):
         for name, value in found.items():
             values[name] = _parse(name, value, origin)
-    return Settings(**values)
+            origins[name] = origin
+    settings = Settings(**values, namespaces=namespaces, origins=origins)
+    if settings.rules == "off" and not settings.ephemeral:
+        raise SettingsError(f"{_spelled('rules', origins['rules'])} {origins['rules']} is 'off': only with ephemeral")
+    return settings
 
 
 def _parse(name: str, value: object, origin: str) -> object:
@@ -227,6 +272,29 @@ def _parse(name: str, value: object, origin: str) -> object:
     except (ValueError, TypeError) as error:
         shown = "…" if name == "database" else repr(value)  # it may hold a password
         raise SettingsError(f"{_spelled(name, origin)} {origin} is {shown}: {error}") from None
+
+
+def _namespaces(tables: object, origin: str) -> Mapping[Namespace, Mapping[str, Any]]:
+    """`[namespaces.team-a]`: a table for each, with some of NAMESPACE_SETTINGS."""
+    if not isinstance(tables, dict):
+        raise SettingsError(f'namespaces {origin} is {tables!r}: give tables, such as [namespaces."team-a"]')
+    return {_namespace(name, origin): _namespace_table(name, table, origin) for name, table in tables.items()}
+
+
+def _namespace(name: str, origin: str) -> Namespace:
+    try:
+        return Namespace.parse(name)
+    except RegistryError as error:
+        raise SettingsError(f'[namespaces."{name}"] {origin}: {error.message}') from None
+
+
+def _namespace_table(name: str, table: object, origin: str) -> Mapping[str, Any]:
+    if not isinstance(table, dict):
+        raise SettingsError(f'namespaces."{name}" {origin} is {table!r}: give a table with settings')
+    try:
+        return {key: namespace_value(key, value) for key, value in table.items()}
+    except ValueError as error:
+        raise SettingsError(f'[namespaces."{name}"] {origin}: {error}') from None
 
 
 def _spelled(name: str, origin: str) -> str:

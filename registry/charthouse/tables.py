@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "0001"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0002"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -126,4 +126,46 @@ charts = Table(
     ForeignKeyConstraint(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),
+)
+
+# What a chart's provenance file was worth when it came; none where there was no keyring to ask.
+chart_signatures = Table(
+    "chart_signatures",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("manifest", Key, primary_key=True),
+    Column("state", Text, nullable=False),  # as helm/provenance.py says it
+    Column("signer", Text, nullable=False),  # a fingerprint, or the ids of unknown keys
+    Column("user_ids", Text, nullable=False),  # of the signer's certificate, a line each
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+)
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+# What a namespace sets for itself, as it is written; the TOML file goes before.
+namespace_settings = Table(
+    "namespace_settings",
+    metadata,
+    Column("namespace", Key, ForeignKey("namespaces.name", ondelete="CASCADE"), primary_key=True),
+    Column("setting", Key, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# The certificates that charts of a namespace may be signed with.
+namespace_keys = Table(
+    "namespace_keys",
+    metadata,
+    Column("namespace", Key, ForeignKey("namespaces.name", ondelete="CASCADE"), primary_key=True),
+    Column("fingerprint", Key, primary_key=True),
+    Column("user_ids", Text, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("added_at", BigInteger, nullable=False),
 )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from charthouse import queries, versions
+from charthouse import namespaces, queries, versions
 from charthouse.database import Connection
 from charthouse.errors import (
     BlobUnknown,
@@ -19,14 +19,16 @@ from charthouse.errors import (
 )
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
+from charthouse.namespaces import Rules
 from charthouse.queries import Chart, StoredBlob, StoredManifest
+from charthouse.settings import Settings
 
 MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestPush:
-    """A manifest on its way in, with `chart` when it is one, and the policy of its repository for chart versions."""
+    """A manifest on its way in, with `chart` when it is one, and the rules under which it was admitted."""
 
     repository: RepositoryName
     stored: StoredManifest
@@ -35,13 +37,24 @@ class ManifestPush:
     tags: tuple[Tag, ...]
     by: str
     now: int
-    versions: str
+    rules: Rules
 
 
-def put_manifest(connection: Connection, push: ManifestPush, *, sparse: bool) -> None:
-    """Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID when a tag would change its kind; DENIED (409), see `versions`."""
+class RulesMoved(Exception):
+    """Those under which a push was admitted hold no more."""
+
+
+def put_manifest(connection: Connection, push: ManifestPush, settings: Settings) -> None:
+    """Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID when a tag would change its kind; DENIED (409), see `versions`.
+
+    RulesMoved when somebody changed the namespace since.
+    """
+    if settings.require_namespaces:
+        namespaces.demand(connection, settings, push.repository)
     repository_id = queries.change_repository(connection, push.repository, push.now)
-    if not sparse:
+    if namespaces.rules_of(connection, settings, push.repository) != push.rules:
+        raise RulesMoved
+    if not settings.sparse_manifests:
         _demand_references(connection, repository_id, push)
     moving = [tag for tag in push.tags if versions.moves(queries.tagged(connection, repository_id, tag), tag, push)]
     if push.chart and not push.tags:  # Helm puts by digest first: refused here, it leaves nothing behind

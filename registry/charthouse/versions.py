@@ -29,7 +29,10 @@ def moves(there: Tagged | None, tag: Tag, push: ManifestPush) -> bool:
         return True
     if push.tags:
         _keep_kind(there, tag, push)
-    if push.chart is None or not _is_fixed_version(there, tag, push.versions):
+    if push.chart is None:
+        _keep_image(there, tag, push)
+        return True
+    if not _is_fixed_version(there, tag, push.rules.versions):
         return True
     if (there.config, there.layer) != (push.chart.config, push.chart.layer):
         raise VersionImmutable(_refusal(there, push, push.chart))
@@ -55,6 +58,12 @@ def _is_fixed_version(there: Tagged, tag: Tag, policy: str) -> bool:
     return there.version is not None and tag == tag_of_version(there.version) and is_fixed(there.version, policy)
 
 
+def _keep_image(there: Tagged, tag: Tag, push: ManifestPush) -> None:
+    """Never the tags of digests: clients keep lists of signatures there, and move them."""
+    if push.rules.images == "immutable" and not there.is_chart and not rules.is_digest_tag(tag):
+        raise VersionImmutable(f"{_there(there, push, f'tag {tag}', 'tags')}\npush it under another tag")
+
+
 def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:
     was: rules.Kind = "chart" if there.is_chart else "other"
     faults = list(rules.kind_of_tag_changes(tag, was=was, becomes="chart" if push.manifest.is_chart else "other"))
@@ -63,16 +72,17 @@ def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:
 
 
 def _refusal(there: Tagged, push: ManifestPush, chart: Chart) -> str:
-    when = datetime.fromtimestamp(there.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    by = f" by {there.pushed_by}" if there.pushed_by else ""
-    which = "released versions" if push.versions == "releases-immutable" else "versions"
-    fact = (
-        f"{push.repository} has version {there.version} already, and {which} cannot be replaced:"
-        f" {there.digest} was pushed {when}{by}"
-    )
+    which = "released versions" if push.rules.versions == "releases-immutable" else "versions"
+    fact = _there(there, push, f"version {there.version}", which)
     if there.contents and there.contents == chart.contents and there.layer != chart.layer:
         return (
             f"{fact}\nthe files are the same, only their times differ: with Helm 4 set SOURCE_DATE_EPOCH before"
             " packaging, with Helm 3 push the same .tgz again instead of packaging it again; or raise the version"
         )
     return f"{fact}\nraise the version in Chart.yaml"
+
+
+def _there(there: Tagged, push: ManifestPush, what: str, which: str) -> str:
+    when = datetime.fromtimestamp(there.pushed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    by = f" by {there.pushed_by}" if there.pushed_by else ""
+    return f"{push.repository} has {what} already, and {which} cannot be replaced: {there.digest} was pushed {when}{by}"

@@ -204,7 +204,7 @@ def test_a_push_below_a_chart_of_that_name_asks_what_was_meant(
     helm("push", archive, where, "--plain-http")
     assert refused(helm, archive, server, f"{namespace}/app") == by_digest(
         "the repository is <namespace>/app/app, and <namespace>/app already is a chart; Helm appends the chart's name:"
-        " did you mean oci://<registry>/<namespace>?",
+        " did you mean oci://<host>/<namespace>?",
         "app/app",
     )
 

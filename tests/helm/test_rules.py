@@ -9,6 +9,7 @@ import pytest
 
 from charthouse.helm import archive, rules
 from charthouse.helm.findings import Finding
+from charthouse.helm.provenance import Verification
 from charthouse.helm.rules import RELAXED, RULES, TAG_RULES, check, is_for_charts, kind_of_tag_changes
 from charthouse.manifest import (
     CHART_CONFIG,
@@ -28,6 +29,7 @@ PUSH_AGAIN = "; push it with helm push"
 PACKAGE_AGAIN = "; package it again with helm package"
 ATTACH = "attach it to the chart with a manifest of its own that names the chart as its subject"
 HEX = "0" * 64
+PROVENANCE = unsigned(f"  app-1.2.3.tgz: {Digest.of(chart())}")  # whoever signed it
 
 
 def said(given: rules.ChartPush) -> list[str]:
@@ -225,6 +227,28 @@ def test_a_provenance_file_of_another_archive_is_refused(provenance: bytes, mess
     (found,) = check(push(provenance=provenance))
     assert str(found).startswith(message)
     assert (found.severity, found.rule) == ("reject", "provenance_is_of_this_archive")
+
+
+@pytest.mark.parametrize(
+    ("provenance", "verification", "message"),
+    [
+        (None, None, "charts of this namespace have to be signed, and this one has no provenance file; package it"),
+        (
+            PROVENANCE,
+            Verification("unknown key", "AB", message="by AB"),
+            "charts of this namespace have to be signed with",
+        ),
+        (PROVENANCE, Verification("bad", message="broken"), "charts of this namespace have to be signed with a key of"),
+        (PROVENANCE, Verification("verified", "AB"), ""),
+    ],
+)
+def test_a_demanded_signature_that_is_not_there_is_refused(
+    provenance: bytes | None, verification: Verification | None, message: str
+) -> None:
+    """signature_is_verified"""
+    found = check(push(provenance=provenance, verification=verification, signatures="verified"))
+    assert [str(finding)[: len(message)] for finding in found] == ([message] if message else [])
+    assert said(push(provenance=provenance, verification=verification)) == []
 
 
 def test_a_version_lower_than_the_newest_is_warned_of() -> None:

@@ -73,7 +73,15 @@ class Signer:
             user_id="Charthouse's tests <tests@charthouse.example>", profile=pysequoia.Profile.RFC4880
         )
         self.keyring = folder / "keyring.gpg"
-        self.keyring.write_bytes(bytes(self._key.extract_certificate()))
+        self.keyring.write_bytes(self.public_key)
+
+    @property
+    def public_key(self) -> bytes:
+        return bytes(self._key.extract_certificate())
+
+    @property
+    def secret_key(self) -> bytes:
+        return bytes(self._key)
 
     def sign(self, archive: Path) -> Path:
         """The provenance file, beside the archive."""

@@ -6,7 +6,7 @@ Source: helm.sh/helm/v4 v4.3.1, pkg/provenance/sign.go; ProtonMail/go-crypto, op
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,30 +87,66 @@ def _read(signed: bytes) -> Provenance:
     return Provenance(dict(files))
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A public key as keyrings hold it."""
+
+    fingerprint: str
+    user_ids: tuple[str, ...]
+    content: bytes
+
+
+def certificates(keyring: bytes) -> list[Certificate]:
+    """Those of a keyring, binary or armored. Raises ProvenanceInvalid, VerifierMissing."""
+    _demand_verifier()
+    found = _certificates(keyring)
+    if not found:
+        raise ProvenanceInvalid("it holds no OpenPGP certificate; export one with gpg --export KEY")
+    if any("Secret" in str(packet.tag) for packet in _packets(keyring)):
+        raise ProvenanceInvalid("it holds a secret key, which belongs to nobody else; export with gpg --export KEY")
+    return [Certificate(each.fingerprint.upper(), _user_ids(each), bytes(each)) for each in found]
+
+
+def _packets(content: bytes) -> "Iterable[Any]":
+    from pysequoia.packet import PacketPile  # as in verify
+
+    return PacketPile.from_bytes(content)
+
+
+def _user_ids(certificate: "Cert") -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(user_id) for user_id in certificate.user_ids))
+
+
+def _demand_verifier() -> None:
+    try:
+        # Only here: the extra is large, and most registries verify nothing.
+        import pysequoia  # noqa: F401 - whether it is there
+    except ImportError:
+        raise VerifierMissing("signatures cannot be verified: install charthouse[provenance]") from None
+
+
 def verify(content: bytes, keyrings: Sequence[bytes]) -> Verification:
     """Who signed the file, of the keys in `keyrings` (each binary or armored, of any number of certificates).
 
     Whether it is about the chart is `parse`'s matter. Raises VerifierMissing.
     """
-    try:
-        # Only here: the extra is large, and most registries verify nothing.
-        import pysequoia
-    except ImportError:
-        raise VerifierMissing("signatures cannot be verified: install charthouse[provenance]") from None
-    certificates = [certificate for keyring in keyrings for certificate in _certificates(keyring)]
+    _demand_verifier()
+    import pysequoia  # as there
+
+    known = [certificate for keyring in keyrings for certificate in _certificates(keyring)]
     try:
         said = parse(content)
         message, issuers = _message(content)
     except ProvenanceInvalid as error:
         return Verification("bad", message=str(error))
-    if issuers.isdisjoint(_key_ids(certificates)):
+    if issuers.isdisjoint(_key_ids(known)):
         ids = ", ".join(sorted(issuers))
         return Verification("unknown key", ids, message=f"signed by the key {ids}, which is in no keyring")
     try:
-        result = pysequoia.verify(message, lambda _: certificates)
+        result = pysequoia.verify(message, lambda _: known)
     except Exception as error:  # noqa: BLE001 - what the library raises is no part of its interface
         return Verification("bad", ", ".join(sorted(issuers)), message=_first_line(error))
-    return _signed(result, said, certificates)
+    return _signed(result, said, known)
 
 
 def _certificates(keyring: bytes) -> "list[Cert]":
@@ -123,9 +159,7 @@ def _certificates(keyring: bytes) -> "list[Cert]":
 
 
 def _key_ids(certificates: "Sequence[Cert]") -> set[str]:
-    from pysequoia.packet import PacketPile  # as in verify
-
-    packets = (packet for each in certificates for packet in PacketPile.from_bytes(bytes(each)))
+    packets = (packet for each in certificates for packet in _packets(bytes(each)))
     return {packet.key_id.upper() for packet in packets if packet.key_id}
 
 
@@ -163,5 +197,5 @@ def _signed(result: Any, said: Provenance, certificates: "Sequence[Cert]") -> Ve
     if not same or not result.valid_sigs:
         return Verification("bad", message="the signed text is not what the file says")
     fingerprint = str(result.valid_sigs[0].certificate)
-    names = (str(user_id) for each in certificates if each.fingerprint == fingerprint for user_id in each.user_ids)
-    return Verification("verified", fingerprint.upper(), tuple(dict.fromkeys(names)))
+    signer = next(each for each in certificates if each.fingerprint == fingerprint)
+    return Verification("verified", fingerprint.upper(), _user_ids(signer))

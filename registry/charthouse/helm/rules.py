@@ -18,6 +18,7 @@ from charthouse.helm import provenance
 from charthouse.helm.findings import Finding, named, reject, warn
 from charthouse.helm.inspection import Inspection
 from charthouse.helm.metadata import CHART_YAML, Metadata, Parsed
+from charthouse.helm.provenance import Verification
 from charthouse.helm.versions import Version, VersionInvalid, tag_of
 from charthouse.manifest import CHART_LAYER, LEGACY_CHART_LAYER, OCI_MANIFEST, PROVENANCE_LAYER, Manifest
 from charthouse.names import RepositoryName, Tag, shown
@@ -54,6 +55,8 @@ class ChartPush:
     newest: str = ""
     names: Literal["strict", "warn"] = "strict"
     legacy: Literal["accept", "reject"] = "accept"
+    signatures: Literal["optional", "verified"] = "optional"
+    verification: Verification | None = None  # of the provenance file, where there is one and keys to ask
 
     @property
     def metadata(self) -> Metadata | None:
@@ -284,6 +287,24 @@ def provenance_is_of_this_archive(push: ChartPush) -> Iterator[Finding]:
         yield reject(message, hint=_SIGN_AGAIN)
 
 
+def signature_is_verified(push: ChartPush) -> Iterator[Finding]:
+    """Where the namespace demands it: as `helm verify` with the namespace's keyring."""
+    if push.signatures != "verified":
+        return
+    if push.provenance is None:
+        yield reject(
+            "charts of this namespace have to be signed, and this one has no provenance file",
+            hint="package it with helm package --sign, and push it with the .prov beside it",
+        )
+    elif push.verification and push.verification.state != "verified":
+        yield reject(
+            f"charts of this namespace have to be signed with a key of its keyring, and this one is"
+            f" {_WHY_NOT[push.verification.state]}: {push.verification.message}",
+            hint="sign it with such a key, or have yours added with `charthouse keyring add`",
+        )
+
+
+_WHY_NOT = {"unknown key": "signed with another", "bad": "not rightly signed"}
 _SIGN_AGAIN = "sign this archive again (helm package --sign), or push it without the .prov"
 
 
@@ -356,6 +377,7 @@ RULES: tuple[Rule, ...] = (
     repository_ends_with_the_chart_name,
     repository_does_not_repeat_the_chart_name,
     provenance_is_of_this_archive,
+    signature_is_verified,
     version_is_not_lower_than_the_newest,
 )
 TAG_RULES: tuple[Rule, ...] = (tag_is_the_chart_version, tag_keeps_its_kind)
@@ -380,9 +402,14 @@ def _apply(rule: Rule, push: ChartPush) -> Iterator[Finding]:
         yield dataclasses.replace(finding, severity="warn") if relaxed else finding
 
 
+def is_digest_tag(tag: str) -> bool:
+    """`sha256-<hex>`, with whatever behind it: where clients keep what belongs to that digest."""
+    return bool(_DIGEST_TAG.fullmatch(tag))
+
+
 def is_for_charts(manifest: Manifest, tag: str | None) -> Iterator[Finding]:
     """Policy `charts` lets in, beside charts, what has a subject, signatures under `sha256-` tags, Helm's plugins."""
-    if manifest.is_chart or manifest.subject or (tag is not None and _DIGEST_TAG.fullmatch(tag)):
+    if manifest.is_chart or manifest.subject or (tag is not None and is_digest_tag(tag)):
         return
     if _PLUGIN not in (manifest.artifact_type, manifest.config.media_type if manifest.config else ""):
         kind = manifest.referrer_type or manifest.media_type

@@ -2,8 +2,9 @@
 
 from charthouse.oci import discovery, management, pull, push
 from charthouse.oci.routing import Api
+from charthouse.origin import Origins
 
 
-def create_api() -> Api:
+def create_api(origins: Origins) -> Api:
     # Push first: `blobs/uploads` is no digest.
-    return Api(push.chapter, pull.chapter, discovery.chapter, management.chapter)
+    return Api(push.chapter, pull.chapter, discovery.chapter, management.chapter, origins=origins)

@@ -24,7 +24,7 @@ async def start_upload(call: Call, repository: RepositoryName) -> Response:
         wanted = Digest.parse(mount)
         if await call.registry.mount_blob(repository, wanted, _source(source) if source else None, call.caller):
             return _created(repository, wanted)
-    return _accepted(repository, call.registry.start_upload(repository, call.caller), 0)
+    return _accepted(repository, await call.registry.start_upload(repository, call.caller), 0)
 
 
 @chapter.route("GET", "/{repository}/blobs/uploads/{upload_id}")  # end-13

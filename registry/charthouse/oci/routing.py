@@ -18,6 +18,7 @@ from charthouse.errors import NameUnknown, RegistryError, Unsupported
 from charthouse.names import Digest, RepositoryName, parse_reference, shown
 from charthouse.oci.call import Call
 from charthouse.oci.errors import render
+from charthouse.origin import Origins
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -50,7 +51,8 @@ class Chapter:
 class Api:
     """The ASGI application under /v2/."""
 
-    def __init__(self, *chapters: Chapter) -> None:
+    def __init__(self, *chapters: Chapter, origins: Origins) -> None:
+        self._origins = origins
         self.registry: Registry | None = None  # there once the application has started
         self._resources: dict[re.Pattern[str], dict[str, Handler]] = {}
         for chapter in chapters:
@@ -62,7 +64,7 @@ class Api:
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["charthouse.registry"] = self.registry
+        scope["charthouse.registry"], scope["charthouse.origins"] = self.registry, self._origins
         try:
             response = await self._answer(Call(scope, receive, send))
             await response(scope, receive, send)

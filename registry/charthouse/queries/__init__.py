@@ -30,6 +30,21 @@ from charthouse.queries.manifests import (
     set_tag as set_tag,
     tags_of as tags_of,
 )
+from charthouse.queries.namespaces import (
+    Key as Key,
+    StoredNamespace as StoredNamespace,
+    add_key as add_key,
+    add_namespace as add_namespace,
+    certificates as certificates,
+    has_namespace as has_namespace,
+    list_keys as list_keys,
+    list_namespaces as list_namespaces,
+    namespace_settings as namespace_settings,
+    remove_key as remove_key,
+    remove_namespace as remove_namespace,
+    set_namespace as set_namespace,
+    unset_namespace as unset_namespace,
+)
 from charthouse.queries.referrers import (
     list_referrers as list_referrers,
 )

@@ -14,6 +14,11 @@ _PUT_CHART = text("""
     VALUES (:repository_id, :manifest, :name, :version, :app_version, :description, :deprecated, :config, :layer,
         :provenance, :contents)
     ON CONFLICT (repository_id, manifest) DO NOTHING""")
+_PUT_SIGNATURE = text("""
+    INSERT INTO chart_signatures (repository_id, manifest, state, signer, user_ids)
+    VALUES (:repository_id, :manifest, :state, :signer, :user_ids)
+    ON CONFLICT (repository_id, manifest) DO UPDATE
+    SET state = excluded.state, signer = excluded.signer, user_ids = excluded.user_ids""")
 _TAGGED = text("""
     SELECT t.digest, t.pushed_at, t.pushed_by, c.version, c.config, c.layer, c.provenance, c.contents FROM tags t
     LEFT JOIN charts c ON c.repository_id = t.repository_id AND c.manifest = t.digest
@@ -25,10 +30,12 @@ _LIST_CHARTS = """
         c.provenance, c.contents,
         COALESCE((SELECT size FROM manifest_references f WHERE f.repository_id = c.repository_id
             AND f.manifest = c.manifest AND f.digest = c.layer LIMIT 1), 0),
-        m.pushed_at, t.name
+        m.pushed_at,
+        COALESCE(s.state, ''), COALESCE(s.signer, ''), COALESCE(s.user_ids, ''), t.name
     FROM charts c
     JOIN repositories r ON r.id = c.repository_id
     JOIN manifests m ON m.repository_id = c.repository_id AND m.digest = c.manifest
+    LEFT JOIN chart_signatures s ON s.repository_id = c.repository_id AND s.manifest = c.manifest
     LEFT JOIN tags t ON t.repository_id = c.repository_id AND t.digest = c.manifest"""
 _DEPRECATED = 6  # its place in the row
 _ALL_CHARTS = text(_LIST_CHARTS + " ORDER BY r.name, c.manifest, t.name")
@@ -50,6 +57,21 @@ def put_chart(connection: Connection, repository_id: int, chart: Chart) -> None:
             "layer": chart.layer,
             "provenance": chart.provenance,
             "contents": chart.contents,
+        },
+    )
+    if chart.signature:
+        _put_signature(connection, repository_id, chart)
+
+
+def _put_signature(connection: Connection, repository_id: int, chart: Chart) -> None:
+    connection.execute(
+        _PUT_SIGNATURE,
+        {
+            "repository_id": repository_id,
+            "manifest": chart.digest,
+            "state": chart.signature,
+            "signer": chart.signer,
+            "user_ids": column_text(chart.signed_by),
         },
     )
 

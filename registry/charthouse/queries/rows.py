@@ -37,7 +37,10 @@ class Referrer:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart as its manifest's config and layers tell it. `tags` are all that name it, `version` is its own."""
+    """A chart as its manifest's config and layers tell it. `tags` are all that name it, `version` is its own.
+
+    `signature` is what its provenance file was worth when it came, empty when nobody could tell; `signed_by` are lines.
+    """
 
     repository: str
     digest: str
@@ -52,6 +55,9 @@ class Chart:
     contents: str
     size: int
     pushed_at: int
+    signature: str = ""
+    signer: str = ""
+    signed_by: str = ""
     tags: tuple[str, ...] = ()
 
 

@@ -1,0 +1,147 @@
+"""Namespaces: which settings hold for a repository, and where each value came from.
+
+A namespace covers what is below it, and the longest prefix that says something of a setting wins, each for itself:
+`team-a` may fix versions and `team-a/b` the policy. What the TOML file says of a namespace goes before what
+`charthouse namespace set` has stored for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from charthouse import queries
+from charthouse.database import Connection, Database
+from charthouse.errors import Denied, NamespaceConflict, NameUnknown
+from charthouse.helm import provenance
+from charthouse.names import ROOT, Namespace, RepositoryName
+from charthouse.queries import Key, StoredNamespace
+from charthouse.settings import NAMESPACE_SETTINGS, Settings, namespace_value
+
+StoredSettings = Mapping[str, Mapping[str, str]]  # by namespace and setting
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for the pushes to a repository; the fields are those of Settings."""
+
+    policy: Literal["charts", "oci"]
+    versions: Literal["mutable", "immutable", "releases-immutable"]
+    names: Literal["strict", "warn"]
+    legacy: Literal["accept", "reject"]
+    images: Literal["mutable", "immutable"]
+    signatures: Literal["optional", "verified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting's value, and the place that says so."""
+
+    value: Any
+    origin: str
+
+
+def resolve(settings: Settings, stored: StoredSettings, repository: str) -> dict[str, Value]:
+    """Each of NAMESPACE_SETTINGS, for a repository or a namespace."""
+    covering = Namespace.covering(repository)
+    return {setting: _resolve(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
+
+
+def _resolve(settings: Settings, stored: StoredSettings, covering: Sequence[Namespace], setting: str) -> Value:
+    for namespace in covering:
+        if setting in settings.namespaces.get(namespace, {}):
+            return Value(settings.namespaces[namespace][setting], f"namespace {namespace} in the TOML file")
+        if setting in stored.get(namespace, {}):
+            return Value(namespace_value(setting, stored[namespace][setting]), f"namespace {namespace}")
+    return Value(getattr(settings, setting), settings.origins.get(setting, "by default"))
+
+
+def rules_of(connection: Connection, settings: Settings, repository: RepositoryName) -> Rules:
+    """As they are in this transaction."""
+    stored = queries.namespace_settings(connection, Namespace.covering(repository))
+    return Rules(**{name: value.value for name, value in resolve(settings, stored, repository).items()})
+
+
+def demand(connection: Connection, settings: Settings, repository: RepositoryName) -> None:
+    """Raises DENIED where namespaces have to be made before they are pushed to, and this one was not."""
+    covering = Namespace.covering(repository)
+    if settings.namespaces.keys().isdisjoint(covering) and not queries.has_namespace(connection, covering):
+        namespace = repository.parent or ROOT
+        raise Denied(
+            f"there is no namespace {namespace}, and a push makes none here: whoever runs the registry makes it with"
+            f" `charthouse namespace add {namespace}`"
+        )
+
+
+class Namespaces:
+    """Every operation on namespaces and their keyrings, over a registry's database."""
+
+    def __init__(self, settings: Settings, database: Database, now: Callable[[], int]) -> None:
+        self._settings = settings
+        self._database = database
+        self._now = now
+
+    async def add(self, name: Namespace, by: str = "") -> bool:
+        """False when it is there already."""
+        return await self._database.write(queries.add_namespace, name, by, self._now())
+
+    async def remove(self, name: Namespace) -> None:
+        """With its settings and keys; its repositories stay. Raises NAME_UNKNOWN."""
+        if not await self._database.write(queries.remove_namespace, name):
+            raise NameUnknown(f"there is no namespace {name}: `charthouse namespace list` shows them")
+
+    async def list(self) -> list[StoredNamespace]:
+        return await self._database.scan(queries.list_namespaces)
+
+    async def show(self, name: str) -> dict[str, Value]:
+        """What holds for a repository or a namespace, and why."""
+        stored = await self._database.read(queries.namespace_settings, Namespace.covering(name))
+        return resolve(self._settings, stored, name)
+
+    async def set(self, name: Namespace, values: Mapping[str, str], by: str = "") -> None:
+        """Makes the namespace when it is not there. Raises NAME_INVALID (409) where the TOML file goes before."""
+        fixed = self._settings.namespaces.get(name, {})
+        for setting, value in values.items():
+            namespace_value(setting, value)
+            if setting in fixed:
+                raise NamespaceConflict(
+                    f'{setting} of namespace {name} is "{fixed[setting]}" in the TOML file, which goes before: change'
+                    f' it there, under [namespaces."{name}"]'
+                )
+        await self._database.write(_set, name, values, by, self._now())
+
+    async def unset(self, name: Namespace, setting: str) -> None:
+        """Raises NAME_UNKNOWN when it was not set."""
+        if not await self._database.write(queries.unset_namespace, name, setting):
+            raise NameUnknown(f"namespace {name} does not set {setting}: `charthouse namespace show {name}` shows why")
+
+    # --- keyrings -----------------------------------------------------------------------------------------------------
+
+    async def add_keys(self, name: Namespace, keyring: bytes, by: str = "") -> Sequence[Key]:
+        """Each certificate of the keyring, binary or armored. Raises ProvenanceInvalid when it holds none."""
+        now = self._now()
+        keys = [
+            Key(name, each.fingerprint, "\n".join(each.user_ids), each.content, now)
+            for each in provenance.certificates(keyring)
+        ]
+        await self._database.write(_add_keys, name, keys, by, now)
+        return keys
+
+    async def remove_key(self, name: Namespace, fingerprint: str) -> None:
+        """Raises NAME_UNKNOWN."""
+        if not await self._database.write(queries.remove_key, name, fingerprint.upper().replace(" ", "")):
+            raise NameUnknown(f"namespace {name} has no key {fingerprint}: `charthouse keyring list` shows them")
+
+    async def list_keys(self) -> Sequence[Key]:
+        return await self._database.scan(queries.list_keys)
+
+
+def _set(connection: Connection, name: Namespace, values: Mapping[str, str], by: str, now: int) -> None:
+    queries.add_namespace(connection, name, by, now)
+    for setting, value in values.items():
+        queries.set_namespace(connection, name, setting, value)
+
+
+def _add_keys(connection: Connection, name: Namespace, keys: Sequence[Key], by: str, now: int) -> None:
+    queries.add_namespace(connection, name, by, now)
+    for key in keys:
+        queries.add_key(connection, key)
