@@ -61,6 +61,11 @@ async def test_on_loopback_another_name_is_refused_on_every_path_with_the_flag_t
         assert (await ask(client, path, "localhost:5000")).status_code != 421
 
 
+async def test_a_name_that_is_empty_is_refused_too(make_settings):
+    async with running(create_app(make_settings(), durable=False)) as client:
+        error_of(await ask(client, "/v2/", ""), 421, "DENIED")
+
+
 async def test_a_name_that_is_no_name_is_not_given_back_as_a_flag(make_settings):
     async with running(create_app(make_settings(), durable=False)) as client:
         assert "--host-name NAME" in error_of(await ask(client, "/v2/", "a b"), 421, "DENIED")

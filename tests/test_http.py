@@ -3,13 +3,16 @@
 import contextlib
 import json
 import re
+import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.process import Running, eventually, receive_all, receive_answer, stop
+from support.process import PATIENCE, Running, eventually, receive_all, receive_answer, stop
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
@@ -24,8 +27,9 @@ def impatient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     yield from _running(tmp_path_factory.mktemp("impatient"), limits, request.param)
 
 
-def _running(folder: Path, limits: dict[str, float], kind: str) -> Iterator[Running]:
-    running = Running(folder, limits, **({"tls": "self-signed"} if kind == "tls" else {})).wait_until_ready()
+def _running(folder: Path, limits: dict[str, float], kind: str, builds: str = "program") -> Iterator[Running]:
+    flags = {"tls": "self-signed"} if kind == "tls" else {}
+    running = Running(folder, limits, builds, **flags).wait_until_ready()
     if kind == "tls":
         running.trusted = running.authority
     yield running
@@ -123,6 +127,17 @@ def test_headers_below_the_limits_are_read(server: Running):
         PUT + b"X Y: a\r\n\r\n",
         PUT + b"Host: elsewhere\r\n\r\n",
         b"GET /v2/ HTTP/1.1\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: \r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b'GET /v2/ HTTP/1.1\r\nHost: a"b\r\n\r\n',
+        b"GET /v2/ HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: user@localhost\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: localhost, elsewhere\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: \xff\r\n\r\n",
+        b"GET http://elsewhere/v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://user@localhost/v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http:///v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://localhost/v2/ HTTP/1.0\r\n\r\n",
         b"GET /v2/ HTTP/1.1\nHost: localhost\n\n",
         b"GET /v2/ HTTP/2.0\r\nHost: localhost\r\n\r\n",
         b"GET /v2/\r\n\r\n",
@@ -271,3 +286,76 @@ def test_a_client_that_reads_nothing_is_cut_off(impatient: Running):
     with impatient.connect() as client:
         client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         eventually(lambda: '"path": "/endless"' in impatient.said())
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_pulls_cost_twice_as_much_at_worst_beside_a_thousand_slow_clients(tmp_path: Path, kind: str):
+    """In the server's processor time, which other programs change little; the rates are printed."""
+    patient = {"HEADER_TIMEOUT": 600.0, "BODY_WINDOW": 600.0}  # the machine may be slower than our limits
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(contextlib.contextmanager(_running)(tmp_path, patient, kind, "registry"))
+        body = b'{"schemaVersion": 2, "manifests": []}'
+        pushed = server.ask(PUSH % len(body) + body)
+        assert pushed.startswith(b"HTTP/1.1 201 "), pushed
+        puller = stack.enter_context(server.connect())
+        alone = measure(server, puller, body)
+        slow = [stack.enter_context(begin(server, number)) for number in range(1000)]
+        beside = measure(server, puller, body)
+        held = [client for client in slow if is_established(client)]
+    print(f"{len(held)} slow clients held; alone {alone}, beside them {beside}")
+    assert len(held) == len(slow)
+    assert beside.processor < 2 * alone.processor
+
+
+PUSH = (
+    b"PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    b"Content-Type: application/vnd.oci.image.index.v1+json\r\nContent-Length: %d\r\n\r\n"
+)
+MANIFEST = b"PUT /v2/a/manifests/2 HTTP/1.1\r\nHost: localhost\r\n"
+BEGINNINGS = [
+    b"",
+    b"GET /v2/ HTTP/1.1\r\nHost: loc",
+    MANIFEST + b"X: y\r\n",
+    MANIFEST + b"Content-Length: 9999\r\n\r\n{",
+]
+
+
+def begin(server: Running, number: int) -> socket.socket:
+    """A client that has sent the beginning of a request and goes on slowly; inside TLS, every other one of a hello."""
+    if server.trusted and number % 2:
+        client = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+        client.sendall(b"\x16\x03\x01\x02\x00\x01")
+    else:
+        client = server.connect()
+        client.sendall(BEGINNINGS[number // 2 % len(BEGINNINGS)])
+    return client
+
+
+def is_established(client: socket.socket) -> bool:
+    """By the kernel's word: the server has not ended it."""
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
+
+@dataclass(frozen=True)
+class Measured:
+    processor: float  # microseconds of the server's event loop for a pull
+    rate: float  # pulls a second
+
+    def __str__(self) -> str:
+        return f"{self.processor:.0f} µs and {self.rate:.0f} pulls/s"
+
+
+def measure(server: Running, client: socket.socket, body: bytes) -> Measured:
+    """One client that pulls the same manifest again and again: the best of five times, which nothing else disturbed."""
+    times = [_measure(server, client, body, 500) for _ in range(5)]
+    return Measured(min(each.processor for each in times), max(each.rate for each in times))
+
+
+def _measure(server: Running, client: socket.socket, body: bytes, count: int) -> Measured:
+    spent = Path(f"/proc/{server.process.pid}/schedstat")  # nanoseconds on a processor, first of all
+    before, began = int(spent.read_text().split()[0]), time.perf_counter()
+    for _ in range(count):
+        client.sendall(b"GET /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert receive_answer(client) == body
+    passed = time.perf_counter() - began
+    return Measured((int(spent.read_text().split()[0]) - before) / count / 1000, count / passed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from charthouse.locks import FileLock, server_lock
+from charthouse.server import MOST_FILES
 from support.process import Running, eventually, is_alive, receive_all, stop
 
 
@@ -105,6 +107,18 @@ def test_every_process_holds_the_lock_of_the_folder(start: Callable[..., Running
     holders = [line.split() for line in Path("/proc/locks").read_text().splitlines() if f":{inode} " in line]
     assert {(kind, mode) for _, kind, _, mode, *_ in holders} == {("FLOCK", "READ")}
     assert {int(process) for _, _, _, _, process, *_ in holders} == server.started() | {server.process.pid}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_process_may_open_as_many_files_as_the_system_lets_it(start: Callable[..., Running], workers: int):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        server = start(workers=workers).wait_until_ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    limits = {resource.prlimit(process, resource.RLIMIT_NOFILE) for process in server.started()}
+    assert limits == {(min(before[1], MOST_FILES), before[1])}
 
 
 @pytest.mark.parametrize("data", ["/proc/charts", "a-file", "a-file/inside"])

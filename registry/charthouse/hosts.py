@@ -26,10 +26,10 @@ class HostCheck:
         self._is_local = lru_cache(maxsize=256)(lambda host: is_local(host, host_names))
 
     def at_once(self, scope: Scope) -> Finished | None:
-        return None if self._foreign(scope) else self._app.at_once(scope)
+        return self._app.at_once(scope) if self._foreign(scope) is None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if foreign := self._foreign(scope):
+        if (foreign := self._foreign(scope)) is not None:
             await render(_refusal(foreign))(scope, receive, send)
         else:
             await self._app(scope, receive, send)

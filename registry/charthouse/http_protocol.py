@@ -12,6 +12,7 @@ import logging
 import re
 import ssl
 from enum import Enum, auto
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,7 @@ from uvicorn.server import ServerState
 
 from charthouse.at_once import Finished
 from charthouse.names import shown
+from charthouse.origin import is_host
 from charthouse.settings import is_loopback
 from charthouse.tls import HANDSHAKE, Tls, TlsTransport
 
@@ -50,11 +52,14 @@ TRUST_HINT = "a client ended its TLS handshake (%s): if it does not trust the ce
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 # What one reader of a path takes for a separator, a step upwards or an end, and another one does not.
 _TRICK = re.compile(
     rb"//|/\.\.?(?=/|$)|[\\;#\x00-\x20\x7f-\xff]|%(?:[01]|2[ef]|3b|5c|7f|(?![0-9a-f]{2}))", re.IGNORECASE
 )
+
+
+_is_host = lru_cache(maxsize=256)(lambda value: is_host(value.decode("latin-1")))
 
 
 class State(ServerState):
@@ -248,14 +253,18 @@ class Protocol(HttpToolsProtocol):
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version == "1.1"):
             raise _bad_request(f"a request has one Host header, this one has {len(hosts)}")
+        if hosts and not _is_host(hosts[0]):
+            raise _bad_request(f"the Host header {shown(hosts[0].decode('latin-1'))} is no name and no address")
         encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
         if encodings and (version == "1.0" or [value.lower() for value in encodings] != [b"chunked"]):
             raise _bad_request("the only Transfer-Encoding that is understood is chunked, once and in HTTP/1.1")
         if self.parser.should_upgrade() and (encodings or any(name == b"content-length" for name, _ in self.headers)):
             raise _bad_request("a request that asks for an upgrade has no body here")
         path = self.url.partition(b"?")[0]
-        if not path.startswith(b"/"):
-            path = _ABSOLUTE_FORM.sub(b"", path, count=1)
+        if match := _ABSOLUTE_FORM.match(path):
+            path = path[match.end() :]
+            if [match[1].lower()] != [host.lower() for host in hosts]:  # RFC 9112, 3.2.2: a proxy goes by the first
+                raise _bad_request("the request line names another host than the Host header")
         if trick := _TRICK.search(path):
             found = shown(trick.group().decode("latin-1") or "%")
             raise Refusal(HTTPStatus.BAD_REQUEST, f"the path holds {found}, which no address here does", "NAME_INVALID")

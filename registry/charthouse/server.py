@@ -20,6 +20,7 @@ from charthouse.request_log import LineWriter, start_logging
 from charthouse.settings import Settings, SettingsError
 from charthouse.tls import Tls, open_tls
 
+MOST_FILES = 65536  # open at once in a process
 LOCK_PATIENCE = 1.0  # seconds that the workers of a server that was killed may take to end
 
 
@@ -33,6 +34,7 @@ def serve(settings: Settings, build: Build = build_app) -> int:
     """Serves until SIGTERM or Ctrl+C. Returns the exit status."""
     lines = LineWriter(sys.stderr)
     start_logging(lines, time.time)
+    _allow_many_connections()
     try:
         with ExitStack() as held:
             _refuse_strangers(settings)
@@ -49,6 +51,19 @@ def serve(settings: Settings, build: Build = build_app) -> int:
         return 2
     finally:
         lines.flush()
+
+
+def _allow_many_connections() -> None:
+    """As many open files as this user may have. The limit at first, often 1,024, is for programs that call select();
+    slow clients would reach it and shut out the others."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _refuse_strangers(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """`charthouse serve` as a process, and what a client says to it on a raw socket.
 
-Run as a program this file is the server under test: the real `serve` around an application that can be slow, fail and
-raise on demand.
+Run as a program this file is the server under test: the real `serve` around the registry, or around an application that
+can be slow, fail and raise on demand.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from charthouse import http_protocol
 from charthouse.errors import DatabaseError
-from charthouse.server import serve
+from charthouse.server import build_app, serve
 from charthouse.settings import Settings, load
 
 PATIENCE = 30  # seconds for what takes milliseconds on an idle machine
@@ -99,23 +99,23 @@ def build(settings: Settings) -> Program:
     return Program(routes=routes, lifespan=lifespan)
 
 
-def main(flags: str, limits: str) -> int:
+def main(flags: str, limits: str, builds: str) -> int:
     for name, value in json.loads(limits).items():
         setattr(http_protocol, name, value)
-    return serve(load(json.loads(flags), environ={}), build)
+    return serve(load(json.loads(flags), environ={}), {"program": build, "registry": build_app}[builds])
 
 
 # A running server, and what a client says to it
 
 
 class Running:
-    def __init__(self, folder: Path, limits: dict[str, float], **flags: Any) -> None:
+    def __init__(self, folder: Path, limits: dict[str, float], builds: str = "program", **flags: Any) -> None:
         flags = {"data": str(folder / "data"), "port": 0, **flags}
         self.data = Path(flags["data"])
         self.errors = folder / f"stderr.{len(list(folder.iterdir()))}"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, json.dumps(flags), json.dumps(limits)],
+                [sys.executable, __file__, json.dumps(flags), json.dumps(limits), builds],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
