@@ -289,6 +289,17 @@ def test_a_client_that_reads_nothing_is_cut_off(impatient: Running):
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_a_body_beyond_the_limit_is_refused_before_it_comes_and_the_connection_ends(tmp_path: Path, kind: str):
+    with contextlib.contextmanager(_running)(tmp_path, {}, kind, "registry") as server:
+        for line, limit in (
+            (b"PUT /v2/a/manifests/1", 4 * 1024**2),
+            (b"POST /v2/a/blobs/uploads/?digest=sha256:" + b"0" * 64, 10 * 1024**3),
+        ):
+            head = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (line, limit + 1)
+            assert server.ask(head + b"{").startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_pulls_cost_twice_as_much_at_worst_beside_a_thousand_slow_clients(tmp_path: Path, kind: str):
     """In the server's processor time, which other programs change little; the rates are printed."""
     patient = {"HEADER_TIMEOUT": 600.0, "BODY_WINDOW": 600.0}  # the machine may be slower than our limits

@@ -310,15 +310,47 @@ def test_plain_http_on_a_port_that_speaks_tls_is_400_with_a_sentence(
     assert not [line for line in server.said().splitlines() if '"path"' in line]  # nothing reached the application
 
 
+def test_from_other_machines_nothing_but_tls_is_taken(start: Callable[..., Running]):
+    address = address_of_this_machine()
+    server = start(tls="self-signed", host="0.0.0.0", host_name=address, open_to_everyone=True).wait_until_ready()
+    assert server.ask(LAST).startswith(b"HTTP/1.1 200 ")
+    request = LAST.replace(b"localhost", address.encode())
+    with socket.create_connection((address, server.port), PATIENCE) as client:
+        client.sendall(request)
+        assert receive_all(client).startswith(b"HTTP/1.1 400 ")
+    plain = socket.create_connection((address, server.port), PATIENCE)
+    with trusting(server.authority).wrap_socket(plain, server_hostname=address) as client:
+        client.sendall(request)
+        assert receive_all(client).startswith(b"HTTP/1.1 200 ")
+
+
+def address_of_this_machine() -> str:
+    """One that others could use. No packet is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:
+        try:
+            anybody.connect(("203.0.113.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(anybody.getsockname()[0])
+
+
 def test_a_client_that_does_not_trust_the_certificate_leaves_a_hint(start: Callable[..., Running]):
     server = start(tls="self-signed").wait_until_ready()
     for _ in range(2):
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(server, ssl.create_default_context())
-    eventually(lambda: "--ca-file" in server.said().partition("trust:")[2])
+    eventually(lambda: "does not trust" in server.said())
     server.end()
-    (hint,) = [line for line in server.said().splitlines() if "ended its TLS handshake" in line]
-    assert f"UNKNOWN_CA): if it does not trust the certificate, give it --ca-file {server.authority}" in hint
+    (hint,) = [line for line in server.said().splitlines() if "does not trust" in line]
+    assert f"UNKNOWN_CA): give helm or oras --ca-file {server.authority}, or name it in SSL_CERT_FILE" in hint
+
+
+def test_a_client_that_speaks_too_old_a_tls_leaves_the_reason(start: Callable[..., Running]):
+    server = start(tls="self-signed").wait_until_ready()
+    hello = b"\x03\x01" + bytes(32) + b"\0" + b"\0\x02\xc0\x13" + b"\x01\0"  # of TLS 1.0, with one cipher
+    record = b"\x01" + len(hello).to_bytes(3, "big") + hello
+    assert server.ask(b"\x16\x03\x01" + len(record).to_bytes(2, "big") + record).startswith(b"\x15")  # an alert
+    eventually(lambda: "a client's TLS failed: UNSUPPORTED_PROTOCOL" in server.said())
 
 
 @pytest.mark.parametrize(

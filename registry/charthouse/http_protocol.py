@@ -12,7 +12,7 @@ import logging
 import re
 import ssl
 from enum import Enum, auto
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -48,7 +48,8 @@ PLAIN_HINT = (
     "a client tried plain HTTP, and this port speaks TLS: leave --plain-http out with helm (oras takes"
     " --plain-http=false for localhost, regctl --tls enabled), and use https:// in URLs"
 )
-TRUST_HINT = "a client ended its TLS handshake (%s): if it does not trust the certificate, give it --ca-file %s"
+TRUST_HINT = "a client does not trust the certificate (%s): give helm or oras --ca-file %s, or name it in SSL_CERT_FILE"
+FAILURE_HINT = "a client's TLS failed: %s"
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -159,12 +160,16 @@ class Protocol(HttpToolsProtocol):
         return False
 
     def _begin_tls(self, tls: Tls, data: bytes) -> None:
-        def failed(error: ssl.SSLError) -> None:
-            self.server_state.hint(self.loop.time(), TRUST_HINT, error.reason, tls.authority or "with its authority")
-
-        inside = TlsTransport(self.transport, tls.context, self, failed)
+        inside = TlsTransport(self.transport, tls.context, self, partial(self._tls_failed, tls))
         self.transport, self.flow, self.scheme = inside, FlowControl(inside), "https"
         inside.data_received(data)
+
+    def _tls_failed(self, tls: Tls, error: ssl.SSLError) -> None:
+        reason, now = error.reason or "no reason given", self.loop.time()
+        if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason:  # what OpenSSL's clients say, and Go's
+            self.server_state.hint(now, TRUST_HINT, reason, tls.authority or "with the certificate's authority")
+        else:
+            self.server_state.hint(now, FAILURE_HINT, reason)
 
     def _turn_away(self, hint: str) -> None:
         self.server_state.hint(self.loop.time(), hint)
