@@ -36,6 +36,15 @@ class Place:
     rules: Rules
     keyring: Sequence[bytes] = ()
     parent_is_a_chart: bool = False
+    newest: str = ""  # version of the repository's charts
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A chart that is let in, and what the rules say of it all the same."""
+
+    chart: Chart
+    findings: Sequence[Finding]
 
 
 def look_around(connection: Connection, settings: Settings, repository: RepositoryName, manifest: Manifest) -> Place:
@@ -49,6 +58,7 @@ def look_around(connection: Connection, settings: Settings, repository: Reposito
         rules_here,
         queries.certificates(connection, Namespace.covering(repository)) if manifest.provenance_layers() else (),
         parent is not None and queries.has_charts(connection, parent),
+        queries.newest_version(connection, repository) or "",
     )
 
 
@@ -74,7 +84,7 @@ class Admission:
         place: Place,
         host: str,
         now: int,
-    ) -> Chart | None:
+    ) -> Admitted | None:
         """A chart whose blobs are here. Raises MANIFEST_INVALID with every rule that it breaks, a line each.
 
         With the rules off it is None for what cannot be listed as a chart.
@@ -93,16 +103,18 @@ class Admission:
             provenance=signed,
             host=host,
             parent_is_a_chart=place.parent_is_a_chart,
+            newest=place.newest,
             names=place.rules.names,
             legacy=place.rules.legacy,
             signatures=place.rules.signatures,
             verification=verification,
         )
+        findings = [finding for tag in tags or (None,) for finding in rules.check(replace(push, tag=tag))]
         if not self._is_off:
-            _refuse(finding for tag in tags or (None,) for finding in rules.check(replace(push, tag=tag)))
+            _refuse(findings)
         if layer is None or config.faults:
             return None
-        return Chart(
+        chart = Chart(
             repository=repository,
             digest=digest,
             name=config.metadata.name,
@@ -120,6 +132,7 @@ class Admission:
             signer=verification.signer if verification else "",
             signed_by="\n".join(verification.user_ids) if verification else "",
         )
+        return Admitted(chart, list(dict.fromkeys(findings)))
 
     async def _parse(self, content: bytes) -> Parsed:
         quick = len(content) <= PARSED_AT_ONCE

@@ -108,6 +108,8 @@ def _is_at_v2(scope: Scope) -> bool:
 async def _keep_house(registry: Registry) -> None:
     while True:
         try:
+            if not registry.settings.ephemeral:
+                await registry.extraction.catch_up()
             forgotten = await registry.forget_stale_uploads()
             if forgotten:
                 log.info("removed %d unfinished uploads", forgotten)

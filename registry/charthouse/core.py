@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from charthouse import namespaces, queries, transactions
-from charthouse.admission import Admission, Place, look_around
+from charthouse.admission import Admission, Admitted, Place, look_around
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
@@ -28,6 +28,9 @@ from charthouse.errors import (
     NameUnknown,
     SizeInvalid,
 )
+from charthouse.extraction import Extraction
+from charthouse.helm.archive import Limits
+from charthouse.helm.isolation import Inspector
 from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.namespaces import Namespaces
@@ -88,6 +91,8 @@ class Registry:
         self._clock = clock
         self._admission = Admission(settings)
         self.namespaces = Namespaces(settings, database, self._now)
+        limits = Limits(members=settings.archive_members)
+        self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)
 
     # --- pull ---------------------------------------------------------------------------------------------------------
 
@@ -329,12 +334,15 @@ class Registry:
         stored = StoredManifest(digest, manifest.media_type, len(body), body)
         while True:
             place = await self._database.read(look_around, self.settings, repository, manifest)
-            chart = await self._admit(repository, digest, manifest, tags, place, caller)
+            admitted = await self._admit(repository, digest, manifest, tags, place, caller)
+            chart, findings = (admitted.chart, admitted.findings) if admitted else (None, ())
             push = transactions.ManifestPush(
-                repository, stored, manifest, chart, tuple(tags), caller.name, self._now(), place.rules
+                repository, stored, manifest, chart, findings, tuple(tags), caller.name, self._now(), place.rules
             )
             with contextlib.suppress(transactions.RulesMoved):  # then it is asked again under those that hold now
                 await self._database.write(transactions.put_manifest, push, self.settings)
+                if chart and not self.settings.ephemeral:
+                    self.extraction.later(Digest(chart.layer))
                 return Pushed(digest, manifest.subject.digest if manifest.subject else None, tags)
 
     async def _admit(
@@ -345,7 +353,7 @@ class Registry:
         tags: Sequence[Tag],
         place: Place,
         caller: Caller,
-    ) -> Chart | None:
+    ) -> Admitted | None:
         """The chart, when it is one. Raises MANIFEST_INVALID for what the rules or the policy refuse."""
         if not manifest.is_chart:
             self._admission.admit_other(manifest, tags, place)
@@ -360,6 +368,13 @@ class Registry:
             host=caller.host,
             now=self._now(),
         )
+
+    async def _stored_content(self, digest: Digest) -> bytes:
+        """For the registry's own use, whoever holds the blob. Raises BLOB_UNKNOWN."""
+        found = await self._database.read(queries.stored_blob, digest)
+        if found is None:
+            raise BlobUnknown(f"there is no blob {digest}")
+        return b"".join([piece async for piece in self._reader(found)(0, found.size)])
 
     async def _content(self, repository: RepositoryName, descriptor: Descriptor) -> bytes:
         blob = await self.get_blob(repository, descriptor.digest)
@@ -444,6 +459,7 @@ class Registry:
         self._database.rest()
 
     async def close(self) -> None:
+        await self.extraction.close()
         await self._database.close()
         await self._store.close()
         await self._admission.close()

@@ -53,7 +53,7 @@ def print_reports(reports: Sequence[Report]) -> None:
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
+def progress(total: int | None) -> Iterator[Callable[[str], None]]:
     """A bar on a terminal. Gives a function that says a line above it and moves it on."""
     from rich.console import Console
     from rich.progress import Progress

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "0002"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0003"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -126,6 +126,7 @@ charts = Table(
     ForeignKeyConstraint(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),
+    Index("charts_by_layer", "layer"),
 )
 
 # What a chart's provenance file was worth when it came; none where there was no keyring to ask.
@@ -168,4 +169,38 @@ namespace_keys = Table(
     Column("user_ids", Text, nullable=False),
     Column("certificate", LargeBinary, nullable=False),
     Column("added_at", BigInteger, nullable=False),
+)
+
+# What was read from a chart's archive, by that version of the reader; JSON in ASCII, as `extraction.py` writes it.
+chart_facts = Table(
+    "chart_facts",
+    metadata,
+    Column("layer", Key, ForeignKey("blobs.digest", ondelete="CASCADE"), primary_key=True),
+    Column("extractor", Integer, nullable=False),
+    Column("extracted_at", BigInteger, nullable=False),
+    Column("facts", Text, nullable=False),
+)
+
+# What the rules had to say when the chart was pushed, and let it in all the same; JSON in ASCII.
+chart_findings = Table(
+    "chart_findings",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("manifest", Key, primary_key=True),
+    Column("findings", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+)
+
+# The newest version of a repository's charts; no row where it has to be looked for.
+newest_versions = Table(
+    "newest_versions",
+    metadata,
+    Column("repository_id", Id, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("manifest", Key, nullable=False),
+    Column("version", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
 )

@@ -5,7 +5,7 @@ Two writers of one repository never run side by side: `change_repository` comes 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from charthouse import namespaces, queries, versions
 from charthouse.database import Connection
@@ -17,6 +17,7 @@ from charthouse.errors import (
     NameUnknown,
     Unsupported,
 )
+from charthouse.helm.findings import Finding
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
 from charthouse.namespaces import Rules
@@ -34,6 +35,7 @@ class ManifestPush:
     stored: StoredManifest
     manifest: Manifest
     chart: Chart | None
+    findings: Sequence[Finding]
     tags: tuple[Tag, ...]
     by: str
     now: int
@@ -65,9 +67,24 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
         annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
         queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
     if push.chart:  # also where the manifest was here before its config
-        queries.put_chart(connection, repository_id, push.chart)
+        _put_chart(connection, repository_id, push, push.chart)
     for tag in moving:
         queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
+
+
+def _put_chart(connection: Connection, repository_id: int, push: ManifestPush, chart: Chart) -> None:
+    queries.put_chart(connection, repository_id, chart)
+    if push.findings:
+        findings = json.dumps([asdict(finding) for finding in push.findings])
+        queries.put_findings(connection, repository_id, Digest(chart.digest), findings)
+    newest = queries.newest_version(connection, push.repository)
+    if newest is None:  # it was deleted, and this may not be it
+        candidates = queries.chart_versions(connection, push.repository)
+    else:
+        candidates = [(newest, ""), (chart.version, chart.digest)]
+    version, manifest = max(candidates, key=lambda candidate: versions.order(candidate[0]))
+    if manifest:
+        queries.set_newest_version(connection, repository_id, manifest, version)
 
 
 def demand_blobs(connection: Connection, repository: RepositoryName, manifest: Manifest) -> None:

@@ -19,6 +19,14 @@ def tag_of(chart: Chart) -> Tag:
     return Tag(tag_of_version(chart.version))
 
 
+def order(version: str) -> tuple[bool, Version | None]:
+    """For sorting; what Helm could not compare is the oldest."""
+    try:
+        return True, Version.parse(version)
+    except VersionInvalid:
+        return False, None
+
+
 def moves(there: Tagged | None, tag: Tag, push: ManifestPush) -> bool:
     """Whether the tag is to name what is pushed; False when it stays with the same chart, pushed before.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.settings import FIELDS, Settings, load
 
 if TYPE_CHECKING:
@@ -56,3 +57,13 @@ def with_registry(settings: Settings, work: Callable[["Registry"], Coroutine[Any
             await registry.close()
 
     return asyncio.run(run())
+
+
+def parse_name(text: str) -> tuple[RepositoryName, Reference | None]:
+    """`NAME`, `NAME:VERSION` or `NAME@DIGEST`; a version's + is written _ in its tag."""
+    text = text.removeprefix("oci://")
+    name, at, digest = text.partition("@")
+    if at:
+        return RepositoryName.parse(name), Digest.parse(digest)
+    name, colon, version = text.partition(":")
+    return RepositoryName.parse(name), Tag.parse(version.replace("+", "_")) if colon else None

@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charthouse.commands import ConfigOption, DatabaseOption, DataOption, JsonOption, YesOption, existing, with_registry
-from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.commands import (
+    ConfigOption,
+    DatabaseOption,
+    DataOption,
+    JsonOption,
+    YesOption,
+    existing,
+    parse_name,
+    with_registry,
+)
+from charthouse.names import RepositoryName
 from charthouse.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -130,13 +139,3 @@ def push(
     refused = with_registry(settings, run)
     typer.echo(f"{len(files) - refused} pushed, {refused} refused")
     raise typer.Exit(1 if refused else 0)
-
-
-def parse_name(text: str) -> tuple[RepositoryName, Reference | None]:
-    """`NAME`, `NAME:VERSION` or `NAME@DIGEST`; a version's + is written _ in its tag."""
-    text = text.removeprefix("oci://")
-    name, at, digest = text.partition("@")
-    if at:
-        return RepositoryName.parse(name), Digest.parse(digest)
-    name, colon, version = text.partition(":")
-    return RepositoryName.parse(name), Tag.parse(version.replace("+", "_")) if colon else None

@@ -12,7 +12,10 @@ from charthouse.helm.findings import Finding, reject
 from charthouse.helm.metadata import CHART_YAML, REQUIREMENTS_YAML, Metadata
 
 TEXTS = ("README.md", "values.yaml", "values.schema.json", CHART_YAML)
+CRDS = "crds/"
 TEXT_LIMIT = 1024 * 1024  # bytes of each
+TEXTS_LIMIT = 4 * 1024 * 1024  # bytes of all together
+PATHS_LIMIT = 1024 * 1024  # characters of the files' paths
 EXTRACTOR_VERSION = 1  # raised when the same archive would be read otherwise
 
 
@@ -21,7 +24,8 @@ class Inspection:
     """`faults` refuse the chart; `lint` and `texts` are there when it was linted.
 
     `metadata` is None when there is no Chart.yaml that can be read. `files` maps each path below the top folder to its
-    size, `texts` those that are shown to people to their content, of at most `TEXT_LIMIT` bytes.
+    size, `texts` those that are shown to people, and the CRDs, to their content. Both have limits; `omitted` says what
+    is not there because of them.
     """
 
     faults: tuple[Finding, ...] = ()
@@ -32,6 +36,7 @@ class Inspection:
     contents: str = ""
     lint: tuple[Finding, ...] = ()
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    omitted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(dataclasses.replace(self, metadata=None, files={}, texts={}))
@@ -53,6 +58,7 @@ class Inspection:
             contents=values["contents"],
             lint=tuple(Finding(**each) for each in values["lint"]),
             texts=values["texts"],
+            omitted=tuple(values["omitted"]),
         )
 
 
@@ -70,20 +76,45 @@ def inspect(source: bytes | BinaryIO, limits: Limits, *, linting: bool = False) 
 
 def look_into(chart: Archive, *, linting: bool) -> Inspection:
     parsed = metadata.parse(chart.files[CHART_YAML], chart.files.get(REQUIREMENTS_YAML))
+    files, more_files = _files(chart)
+    texts, cut = _texts(chart) if linting else ({}, [])
     return Inspection(
         faults=parsed.faults,
         metadata=parsed.metadata if isinstance(parsed.document, dict) else None,
         top=chart.top,
         tops=tuple(chart.tops),
-        files={path: len(content) for path, content in chart.files.items()},
+        files=files,
         contents=_contents(chart),
         lint=tuple(lint.check(chart, parsed)) if linting else (),
-        texts=_texts(chart) if linting else {},
+        texts=texts,
+        omitted=(*cut, *more_files),
     )
 
 
-def _texts(chart: Archive) -> dict[str, str]:
-    return {path: chart.files[path][:TEXT_LIMIT].decode(errors="replace") for path in TEXTS if path in chart.files}
+def _files(chart: Archive) -> tuple[dict[str, int], list[str]]:
+    found: dict[str, int] = {}
+    left = PATHS_LIMIT
+    for path, content in chart.files.items():
+        left -= len(path)
+        if left < 0:
+            return found, [f"{len(chart.files) - len(found):,} more files"]
+        found[path] = len(content)
+    return found, []
+
+
+def _texts(chart: Archive) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    omitted: list[str] = []
+    left = TEXTS_LIMIT
+    for path in [*TEXTS, *sorted(path for path in chart.files if path.startswith(CRDS))]:
+        if path in chart.files:
+            content = chart.files[path]
+            kept = content[: min(TEXT_LIMIT, left)]
+            left -= len(kept)
+            if len(kept) < len(content):
+                omitted.append(f"{len(content) - len(kept):,} of {len(content):,} bytes of {path}")
+            found[path] = kept.decode(errors="replace")
+    return found, omitted
 
 
 def _contents(chart: Archive) -> str:

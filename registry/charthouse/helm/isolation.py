@@ -45,9 +45,16 @@ class Inspector:
     """Thread-safe; blocks, so call it in a thread."""
 
     def __init__(
-        self, limits: Limits = archive.DEFAULT, *, cpu_limit: float = CPU_LIMIT, memory_limit: int = MEMORY_LIMIT
+        self,
+        limits: Limits = archive.DEFAULT,
+        *,
+        cpu_limit: float = CPU_LIMIT,
+        memory_limit: int = MEMORY_LIMIT,
+        apart: bool = False,
     ) -> None:
+        """`apart` has every archive read in the helper, which gives way to whoever else wants the processor."""
         self._limits = limits
+        self._apart = apart
         self._cpu_limit = cpu_limit
         self._memory_limit = memory_limit
         self._helper: _Helper | None = None
@@ -59,6 +66,8 @@ class Inspector:
 
         OSError when its file cannot be read; HelperMissing when there should be a helper and none can be started.
         """
+        if self._apart:
+            return self._ask(source, linting=linting)
         try:
             with _opened(source) as stream:
                 chart = archive.read(stream, _smaller(self._limits))
@@ -74,6 +83,11 @@ class Inspector:
         """Ends the helper; nothing can be inspected in it afterwards."""
         with self._lock:
             self._closed = True
+            self._end()
+
+    def rest(self) -> None:
+        """Ends the helper until it is needed again."""
+        with self._lock:
             self._end()
 
     @property
@@ -104,7 +118,7 @@ class Inspector:
             raise RuntimeError("the inspector is closed")
         if self._helper is None or self._helper.process.poll() is not None:
             self._end()
-            self._helper = _Helper(self._cpu_limit, self._memory_limit)
+            self._helper = _Helper(self._cpu_limit, self._memory_limit, gives_way=self._apart)
         try:
             return self._helper.ask(source, self._limits, linting=linting)
         except _HelperLost:
@@ -162,11 +176,12 @@ class _HelperLost(Exception):
 class _Helper:
     """The process, seen from its parent. One request at a time."""
 
-    def __init__(self, cpu_limit: float, memory_limit: int) -> None:
+    def __init__(self, cpu_limit: float, memory_limit: int, *, gives_way: bool = False) -> None:
         self._cpu_limit = cpu_limit
         # Secrets stay here, and nothing is imported from the folder the server was started in.
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         command = [sys.executable, "-P", "-m", "charthouse.helm.isolation", str(cpu_limit), str(memory_limit)]
+        command += ["gives-way"] if gives_way else []
         self.process = subprocess.Popen(  # noqa: S603 - this very interpreter and module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
@@ -256,8 +271,10 @@ def _cpu_seconds(pid: int) -> float:
 # The helper
 
 
-def main(cpu_limit: float, memory_limit: int) -> None:
+def main(cpu_limit: float, memory_limit: int, *, gives_way: bool) -> None:
     """Answers requests until there are no more."""
+    if gives_way and hasattr(os, "nice"):
+        os.nice(10)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     _limit_memory(memory_limit)
@@ -313,4 +330,4 @@ def _peak_memory() -> int:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), int(sys.argv[2]), gives_way="gives-way" in sys.argv)

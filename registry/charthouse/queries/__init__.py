@@ -19,6 +19,17 @@ from charthouse.queries.charts import (
     put_chart as put_chart,
     tagged as tagged,
 )
+from charthouse.queries.facts import (
+    StoredChart as StoredChart,
+    chart_versions as chart_versions,
+    find_chart as find_chart,
+    find_facts as find_facts,
+    newest_version as newest_version,
+    not_extracted as not_extracted,
+    put_facts as put_facts,
+    put_findings as put_findings,
+    set_newest_version as set_newest_version,
+)
 from charthouse.queries.manifests import (
     delete_manifest as delete_manifest,
     delete_tag as delete_tag,

@@ -68,7 +68,7 @@ class Registry:
     ) -> None:
         self.clock = MovableClock()
         self._flags = {"host": host, "port": 0, "open_to_everyone": True, **settings}
-        load({**self._flags, "data": Path()}, environ={})  # what cannot be is said here
+        load({**self._flags, "ephemeral": True, "data": Path()}, environ={})  # what cannot be is said here
         self._speaks_tls = switch(tls)
         self._personality = _find(personality)
         self._shared: Shared | None = None
@@ -331,7 +331,7 @@ async def _open(flags: Mapping[str, Any], clock: MovableClock, process: Shared) 
         folder = shared.new_folder()
         opened.callback(shutil.rmtree, folder)
         (folder / DATABASE_NAME).write_bytes(shared.empty_database())
-        settings = load({**flags, "data": folder}, environ={})
+        settings = load({**flags, "ephemeral": True, "data": folder}, environ={})
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())
         faults = Faults(app, clock)

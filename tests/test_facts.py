@@ -1,0 +1,290 @@
+"""What is kept of a chart for people: read once after the push, shown by commands, and never in the way of anybody."""
+
+import asyncio
+import gzip
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from charthouse import queries, showing
+from charthouse.app import Application
+from charthouse.composition import open_registry
+from charthouse.core import Registry
+from charthouse.errors import ManifestUnknown
+from charthouse.extraction import Facts
+from charthouse.helm.inspection import EXTRACTOR_VERSION, PATHS_LIMIT, TEXT_LIMIT, Inspection
+from charthouse.helm.isolation import Inspector
+from charthouse.names import Digest, RepositoryName, Tag
+from helm.charts import Zeros, chart
+from support.requests import Remote, encoded
+from support.server import serving
+from test_cli import Run, run  # noqa: F401 - a fixture
+from test_namespaces import Chart
+
+NAME = RepositoryName("team-a/app")
+PATIENCE = 30  # seconds for what follows a push within one on an idle machine
+CHART_YAML = b"""apiVersion: v2
+name: app
+version: 1.0.0
+description: Shows what it holds
+dependencies:
+- name: redis
+  version: 1.x
+  repository: oci://example.com/charts
+"""
+FILES = {
+    "README.md": b"# App\n\n\x1b[31mred\x1b[0m\n",
+    "values.yaml": b"replicas: 1\n",
+    "values.schema.json": b'{"type": "object"}',
+    "crds/thing.yaml": b"---\nkind: CustomResourceDefinition\n",
+    "templates/a.yaml": b"kind: ConfigMap\n",
+}
+
+
+def full_chart(version: str = "1.0.0", **files: bytes) -> Chart:
+    pushed = Chart(version)
+    pushed.archive = chart({**FILES, **files}, chart_yaml=CHART_YAML.replace(b"1.0.0", version.encode()))
+    config = {"apiVersion": "v2", "name": "app", "version": version, "description": "Shows what it holds"}
+    pushed.config = encoded(config)
+    return pushed
+
+
+@pytest.fixture
+def remote(client: httpx.AsyncClient) -> Remote:
+    return Remote(client, NAME)
+
+
+async def push(remote: Remote, pushed: Chart) -> None:
+    response = await pushed.push(remote, pushed.version)
+    assert response.status_code == 201, response.text
+
+
+async def stored(registry: Registry, pushed: Chart) -> str | None:
+    return await registry._database.read(queries.find_facts, Digest.of(pushed.archive), EXTRACTOR_VERSION)
+
+
+async def until_extracted(registry: Registry, pushed: Chart) -> None:
+    await asyncio.wait_for(registry.extraction.settled(), PATIENCE)
+    assert await stored(registry, pushed) is not None
+
+
+async def facts_of(registry: Registry, version: str = "1.0.0") -> Facts:
+    return await registry.extraction.of(NAME, Tag(version))
+
+
+# Extracted
+
+
+async def test_what_a_chart_holds_is_read_after_its_push_without_anybody_asking(app: Application, remote: Remote):
+    pushed = full_chart()
+    await push(remote, pushed)
+    await until_extracted(app.registry, pushed)
+    facts = await facts_of(app.registry)
+    assert facts.inspection.metadata.dependencies[0].name == "redis"
+    assert facts.inspection.texts["README.md"].startswith("# App")
+    assert facts.inspection.texts["crds/thing.yaml"] == FILES["crds/thing.yaml"].decode()
+    assert facts.inspection.files["templates/a.yaml"] == len(FILES["templates/a.yaml"])
+    assert "icon_is_given" in {finding.rule for finding in facts.findings}
+
+
+async def test_who_asks_before_it_was_read_does_not_wait_for_the_others(app: Application, remote: Remote):
+    await push(remote, full_chart())
+    assert (await facts_of(app.registry)).inspection.texts["values.yaml"] == "replicas: 1\n"
+
+
+async def test_an_archive_is_read_once_whoever_holds_it(app, client, remote, monkeypatch: pytest.MonkeyPatch):
+    pushed = full_chart()
+    for each in (remote, Remote(client, "team-b/app")):
+        await push(each, pushed)
+    await until_extracted(app.registry, pushed)
+    monkeypatch.setattr(app.registry.extraction._inspector, "inspect", pytest.fail)
+    assert await app.registry.extraction.of(RepositoryName("team-b/app"), Tag("1.0.0"))
+
+
+async def test_what_a_crash_left_out_is_read_at_the_next_start(settings, clock, app, remote):
+    pushed = full_chart()
+    await push(remote, pushed)
+    await until_extracted(app.registry, pushed)
+    await app.registry._database.write(
+        queries.put_facts, Digest.of(pushed.archive), EXTRACTOR_VERSION - 1, json.dumps(Inspection().to_json()), 0
+    )
+    again = await open_registry(settings, clock=clock, durable=False)
+    assert await stored(again, pushed) is None  # another version's do not count
+    await again.extraction.catch_up()
+    await until_extracted(again, pushed)
+    await again.close()
+
+
+async def test_reindex_reads_what_is_missing_and_anew_all_of_it(app, remote):
+    for version in ("1.0.0", "1.0.1"):
+        pushed = full_chart(version)
+        await push(remote, pushed)
+        await until_extracted(app.registry, pushed)
+    assert [each async for each in app.registry.extraction.reindex(anew=False)] == []
+    assert [total async for _, total in app.registry.extraction.reindex(anew=True)] == [2, 2]
+
+
+async def test_what_is_no_chart_has_no_facts(app, remote):
+    await remote.push_image("1.0.0")
+    for reference in (Tag("1.0.0"), Tag("none")):
+        with pytest.raises(ManifestUnknown):
+            await app.registry.extraction.of(NAME, reference)
+
+
+async def test_facts_go_with_the_bytes_they_were_read_from(app, remote):
+    """A collector that removes the blob's row need not know of them."""
+    pushed = full_chart()
+    await push(remote, pushed)
+    await until_extracted(app.registry, pushed)
+    from sqlalchemy import text
+
+    def collect(connection: Any) -> None:
+        connection.execute(text("DELETE FROM repository_blobs"))
+        connection.execute(text("DELETE FROM blobs"))
+
+    await app.registry.delete_repository(NAME)
+    await app.registry._database.write(collect)
+    assert await stored(app.registry, pushed) is None
+
+
+# Bounded
+
+
+async def test_what_is_too_much_to_keep_is_left_out_and_said(app, remote):
+    many = {f"files/{'x' * 200}{number:05}": b"" for number in range(PATHS_LIMIT // 200 + 10)}
+    pushed = full_chart(**{"README.md": b"a" * (TEXT_LIMIT + 7), **many})
+    await push(remote, pushed)
+    facts = await facts_of(app.registry)
+    assert len(facts.inspection.texts["README.md"]) == TEXT_LIMIT
+    assert f"7 of {TEXT_LIMIT + 7:,} bytes of README.md" in facts.inspection.omitted
+    assert any("more files" in each for each in facts.inspection.omitted)
+    assert len(await stored(app.registry, pushed)) < 6 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "path", ["values.yaml", "values.schema.json", "crds/a.yaml", "charts/x-1.0.0.tgz", "templates/a.yaml"]
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 50_000,
+        b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120)),
+        b'{"$ref": "http://127.0.0.1:1/x", "pattern": "(a+)+$"}',
+        b"\x00\xff\xfe" * 1000,
+        gzip.compress(bytes(5_000_000)),
+    ],
+    ids=["nesting", "aliases", "remote $ref", "no text", "zeros"],
+)
+async def test_hostile_files_become_facts_or_findings_and_never_an_error(app, remote, path, content, caplog):
+    pushed = full_chart(**{path: content})
+    await push(remote, pushed)
+    assert (await facts_of(app.registry)).findings
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_other_requests_are_answered_while_a_bomb_is_looked_into(app: Application, remote: Remote):
+    """10 GiB of zeros: the push waits for its refusal, and meanwhile others are pulled."""
+    await push(remote, full_chart())
+    bomb = Chart("2.0.0")
+    head = tarfile.TarInfo("app/zeros")
+    head.size = 10 * 1024**3
+    bomb.archive = await asyncio.to_thread(Zeros(head.tobuf(), 10 * 1024**3).readall)
+    pushing = asyncio.create_task(bomb.push(remote, "2.0.0"))
+    answered = 0
+    while not pushing.done():
+        assert (await remote.call("GET", "manifests/1.0.0")).status_code == 200
+        answered += 1
+        await asyncio.sleep(0)
+    assert pushing.result().status_code == 400
+    assert answered > 10
+
+
+# The rules' own warnings
+
+
+async def test_what_the_rules_warned_of_is_kept_with_the_chart(app, remote):
+    for version in ("2.0.0", "v3.0.0", "1.0.0"):
+        await push(remote, full_chart(version))
+    rules = {finding.rule: finding.message for finding in (await facts_of(app.registry)).findings}
+    assert rules["version_is_not_lower_than_the_newest"] == (
+        "the version 1.0.0 is lower than v3.0.0, which is here already"
+    )
+    assert "version_has_no_v" in {finding.rule for finding in (await facts_of(app.registry, "v3.0.0")).findings}
+
+
+async def test_the_newest_version_is_looked_for_again_when_it_was_deleted(app, remote):
+    for version in ("1.0.0", "3.0.0", "2.0.0"):
+        await push(remote, full_chart(version))
+    assert await app.registry._database.read(queries.newest_version, NAME) == "3.0.0"
+    await app.registry.delete_version(NAME, Tag("3.0.0"))
+    assert await app.registry._database.read(queries.newest_version, NAME) is None
+    await push(remote, full_chart("1.5.0"))
+    assert await app.registry._database.read(queries.newest_version, NAME) == "2.0.0"
+
+
+# Shown
+
+
+@pytest.fixture
+async def facts(app: Application, remote: Remote) -> Facts:
+    await push(remote, full_chart())
+    return await facts_of(app.registry)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("summary", "name          app\n"),
+        ("metadata", "description   Shows what it holds"),
+        ("readme", "# App\n\n\ufffd[31mred"),
+        ("values", "replicas: 1\n"),
+        ("schema", '{"type": "object"}'),
+        ("files", "templates/a.yaml    16"),
+        ("crds", "---\n# Source: crds/thing.yaml\nkind: CustomResourceDefinition"),
+        ("dependencies", "oci://example.com/charts"),
+        ("findings", "icon_is_given"),
+        ("provenance", "the chart has no provenance"),
+    ],
+)
+async def test_each_part_is_shown_as_text_and_as_json(facts: Facts, part: str, expected: str):
+    assert expected in showing.as_text(facts, part)
+    assert "\x1b" not in showing.as_text(facts, part)
+    assert json.loads(showing.as_json(facts, part)) is not ...
+
+
+def test_the_commands_show_lint_and_reindex_what_a_server_has(
+    run: Run,  # noqa: F811 - the fixture
+    tmp_path: Path,
+):
+    """`charthouse push` leaves the reading to whoever asks first."""
+    archive = tmp_path / "app-1.0.0.tgz"
+    archive.write_bytes(full_chart().archive)
+    with serving(tmp_path):
+        data = ["--data", tmp_path / "data"]
+        run("push", archive, "--to", "team-a", *data)
+        assert run("show", "team-a/app:1.0.0", "values", *data).stdout == "replicas: 1\n"
+        assert "icon" in run("lint", "team-a/app:1.0.0", *data).stdout
+        both = run("lint", "team-a/app:1.0.0", archive, *data).stdout
+        assert "accepted with warnings" in both
+        assert "read 1 archive\n" in run("reindex", "--all", *data).stdout
+        missing = run("lint", "team-a/app:9.9.9", *data, status=2).stderr
+        assert "there is no file team-a/app:9.9.9, and team-a/app has no chart 9.9.9" in missing
+        assert "names no version" in run("show", "team-a/app", *data, status=2).stderr
+        assert "has no chart 9.9.9" in run("show", "team-a/app:9.9.9", *data, status=1).stderr
+
+
+def test_what_is_read_apart_is_what_a_thread_reads():
+    content = chart({"values.yaml": FILES["values.yaml"], "README.md": FILES["README.md"]}, chart_yaml=CHART_YAML)
+    here, apart = Inspector(), Inspector(apart=True)
+    try:
+        assert apart.inspect(content, linting=True) == here.inspect(content, linting=True)
+        assert apart.helper is not None
+        apart.rest()
+        assert apart.helper is None
+    finally:
+        here.close()
+        apart.close()
