@@ -120,6 +120,12 @@ class PaginationInvalid(RegistryError):
     code, status = "UNSUPPORTED", 400
 
 
+class TokenRequestInvalid(RegistryError):
+    """What was sent to the token service is no request for a token. The codes have no word for it."""
+
+    code, status = "UNSUPPORTED", 400
+
+
 class BlobDamaged(RegistryError):
     """The bytes of a blob are not what was pushed: an alarm in the log, and never an answer of wrong bytes."""
 
