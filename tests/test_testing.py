@@ -244,7 +244,8 @@ def test_the_child_of_a_fork_has_registries_of_its_own() -> None:
             if not child:
                 with Registry() as own:
                     own.push({"name": "app", "version": "1.0.0"})
-                    os._exit(len(own.charts()) + 40)
+                    found = len(own.charts())
+                os._exit(found + 40)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), parent.charts())"""
     assert python(code) == "41 []\n"
 

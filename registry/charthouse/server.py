@@ -38,6 +38,10 @@ def serve(settings: Settings, build: Build = build_app) -> int:
     try:
         with ExitStack() as held:
             _refuse_strangers(settings)
+            if settings.ephemeral:
+                from charthouse.testing.running import serve as serve_ephemeral  # nothing of it in a normal server
+
+                return serve_ephemeral(settings)
             _make_data_folder(settings.data)
             held.callback(_lock(settings.data).release)
             tls = open_tls(settings)

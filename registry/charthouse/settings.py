@@ -198,6 +198,12 @@ class Settings:
         "on", one_of("on", "off"), "off stores broken charts too, for tests: with ephemeral alone."
     )
     ephemeral: bool = setting(default=False, parse=switch, description="A registry for tests: its data goes with it.")
+    control_token: str = setting(
+        "", str, "What opens /_test/ of an ephemeral registry; without, one is made for the ready file."
+    )
+    ready_file: Path | None = setting(  # noqa: RUF009 - likewise
+        None, file, "Written when an ephemeral registry is ready: JSON with its addresses and what opens them."
+    )
     sparse_manifests: bool = setting(
         default=False, parse=switch, description="Accept manifests whose blobs or children are not here."
     )
@@ -270,7 +276,7 @@ def _parse(name: str, value: object, origin: str) -> object:
     try:
         return FIELDS[name].metadata["parse"](value)
     except (ValueError, TypeError) as error:
-        shown = "…" if name == "database" else repr(value)  # it may hold a password
+        shown = "…" if name in ("database", "control_token") else repr(value)  # it may hold a password
         raise SettingsError(f"{_spelled(name, origin)} {origin} is {shown}: {error}") from None
 
 

@@ -41,11 +41,12 @@ class Request:
 class Records:
     """The layer. `requests` is in the order in which they arrived."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, told: Callable[[Request], None]) -> None:
+        """`told` hears of each request that is over."""
         self._app = app
         self._clock = clock
+        self._told = told
         self.requests: list[Request] = []
-        self.listener: Callable[[Request], None] | None = None  # told of each request that is over
 
     def at_once(self, scope: Scope) -> Finished | None:
         """Every request goes the long way, so that it is seen."""
@@ -74,8 +75,7 @@ class Records:
             await self._app(scope, receive, note)
         finally:
             request.milliseconds = (time.perf_counter() - began) * 1000
-            if self.listener is not None:
-                self.listener(request)
+            self._told(request)
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

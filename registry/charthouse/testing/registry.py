@@ -1,6 +1,7 @@
 """A registry of a test's own."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from charthouse.testing.shared import Shared
 from charthouse.tls import Tls
 
 T = TypeVar("T")
+Front = Callable[[Layer, "Registry"], Layer]
 
 PAGE = 1000
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
@@ -64,12 +66,16 @@ class Registry:
         host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
         tls: bool | str = False,
         personality: str | None = None,
+        front: Front | None = None,
+        given: Settings | None = None,
         **settings: Any,
     ) -> None:
         self.clock = MovableClock()
-        self._flags = {"host": host, "port": 0, "open_to_everyone": True, **settings}
-        load({**self._flags, "ephemeral": True, "data": Path()}, environ={})  # what cannot be is said here
-        self._speaks_tls = switch(tls)
+        self.listener: Callable[[Request], None] | None = None  # told of each request that is over
+        flags = {"host": host, "port": 0, "open_to_everyone": True, "ephemeral": True, **settings}
+        self._given = given or load(flags, environ={})
+        self.speaks_tls = switch(tls) or self._given.tls != "off"
+        self._front = front
         self._personality = _find(personality)
         self._shared: Shared | None = None
         self.state = State()
@@ -151,7 +157,7 @@ class Registry:
 
     @property
     def _scheme(self) -> str:
-        return "https" if self._speaks_tls else "http"
+        return "https" if self.speaks_tls else "http"
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
@@ -224,6 +230,10 @@ class Registry:
         """The registry behaves as another one does, as far as `personalities.py` knows."""
         self.add_faults(_find(personality))
 
+    @property
+    def faults(self) -> list[Rule]:
+        return self._running.faults.rules
+
     def clear_faults(self) -> None:
         """Personality included."""
         self._running.faults.clear()
@@ -266,7 +276,7 @@ class Registry:
 
     async def _start(self, process: Shared) -> None:
         self._site = await self._open(process)
-        self.state = State(self._make_tls() if self._speaks_tls else None)
+        self.state = State(self._make_tls() if self.speaks_tls else None)
         self.state.default_headers = shared.default_headers()
         self._sockets = bind(self._settings)
         self._servers = [
@@ -298,14 +308,21 @@ class Registry:
         await before.close()
 
     async def _open(self, process: Shared) -> "_Site":
-        site = await _open(self._flags, self.clock, process)
+        site = await _open(self._given, self.clock, process, self._told)
         site.faults.add(self._personality)
-        return site
+        return site if self._front is None else dataclasses.replace(site, app=self._front(site.app, self))
+
+    def _told(self, request: Request) -> None:
+        if self.listener is not None:
+            self.listener(request)
 
     async def _cut_off(self) -> None:
-        for connection in list(self.state.connections):
-            connection.transport.abort()
-        running = list(self.state.tasks)
+        connections = [each for each in self.state.connections if isinstance(each, _Connection)]
+        spared = {each.controlling for each in connections}
+        for connection in connections:
+            if connection.controlling is None:
+                connection.transport.abort()
+        running = [task for task in self.state.tasks if task not in spared]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -326,16 +343,16 @@ class _Site:
         await self._opened.aclose()
 
 
-async def _open(flags: Mapping[str, Any], clock: MovableClock, process: Shared) -> _Site:
+async def _open(given: Settings, clock: MovableClock, process: Shared, told: Callable[[Request], None]) -> _Site:
     async with AsyncExitStack() as opened:
         folder = shared.new_folder()
         opened.callback(shutil.rmtree, folder)
         (folder / DATABASE_NAME).write_bytes(shared.empty_database())
-        settings = load({**flags, "ephemeral": True, "data": folder}, environ={})
+        settings = dataclasses.replace(given, data=folder)
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())
         faults = Faults(app, clock)
-        records = Records(faults, clock)
+        records = Records(faults, clock, told)
         layers = RequestLog(records, lines=_NoLines(), clock=clock)
         return _Site(settings, registry, records, faults, layers, opened.pop_all())
 
@@ -356,6 +373,7 @@ class _Connection(Protocol):
     def __init__(self, owner: Registry, process: Shared) -> None:
         super().__init__(process.config, owner.state, {}, process.loop)
         self._owner = owner
+        self.controlling: asyncio.Task[object] | None = None  # while it asks for something under /_test/
 
     @property
     def app(self) -> Layer:

@@ -1,0 +1,253 @@
+"""Control over HTTP, for tests in other languages: under `/_test/` of a registry for tests, on a token of its own.
+
+Handlers are plain functions: the framework runs them in threads, from which a registry's methods may be called.
+"""
+
+import asyncio
+import hmac
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from charthouse import __version__
+from charthouse.at_once import Finished, Layer
+from charthouse.errors import RegistryError
+from charthouse.settings import SettingsError
+from charthouse.testing import records, samples
+from charthouse.testing.faults import Rule
+from charthouse.testing.registry import Pushable, Registry
+
+PREFIX = "/_test/"
+
+
+class Registries:
+    """The registries of a process that may be asked for more: each has `/_test/`, and `token` opens them all."""
+
+    def __init__(self, token: str) -> None:
+        self._control = _application(self, token)
+        self._running: dict[str, Registry] = {}
+
+    def start(self, **words: Any) -> Registry:
+        registry = Registry(front=self._front, **words).start()
+        self._running[str(registry.port)] = registry
+        return registry
+
+    def _front(self, app: Layer, registry: Registry) -> Layer:
+        return _Front(app, self._control, registry)
+
+    def end(self, number: str) -> bool:
+        registry = self._running.pop(number, None)
+        if registry is not None:
+            registry.end()
+        return registry is not None
+
+    def end_all(self) -> None:
+        for number in list(self._running):
+            self.end(number)
+
+
+class _Front:
+    """What is under `/_test/` is about the registry behind it."""
+
+    def __init__(self, app: Layer, control: ASGIApp, registry: Registry) -> None:
+        self._app = app
+        self._control = control
+        self._registry = registry
+
+    def at_once(self, scope: Scope) -> Finished | None:
+        return None if scope["path"].startswith(PREFIX) else self._app.at_once(scope)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        scope["state"]["registry"] = self._registry
+        scope["state"]["connection"].controlling = asyncio.current_task()  # a reset must not cut off who asked for it
+        try:
+            await self._control(scope, receive, send)
+        finally:
+            scope["state"]["connection"].controlling = None
+
+
+# --- what is asked for, and what is answered --------------------------------------------------------------------------
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewRegistry(Model):
+    """What is not given is as in every registry for tests: policy `oci`, versions mutable, plain HTTP on loopback."""
+
+    tls: bool = False
+    policy: Literal["oci", "charts"] = "oci"
+    versions: Literal["mutable", "immutable", "releases-immutable"] = "mutable"
+    host: list[str] = Field(default=["127.0.0.1", "::1"], description="Addresses to listen on.")
+    host_name: list[str] = Field(default=[], description="Further names, for its certificate too.")
+    personality: str | None = Field(default=None, description="Another registry that it behaves as.")
+    seed: str | None = Field(default=None, description="A folder of charts, on the registry's machine.")
+
+
+class StartedRegistry(Model):
+    """`id` ends it. What does not apply is empty."""
+
+    id: str
+    host: str
+    url: str
+    username: str = ""
+    password: str = ""
+    ca_file: str = ""
+
+
+class ChartWords(BaseModel):
+    """Further fields are fields of its Chart.yaml. Texts are written as they are, objects as YAML."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: str
+    values: str | dict[str, Any] | None = None
+    templates: dict[str, str | dict[str, Any]] | None = Field(default=None, description="By path below templates/.")
+    files: dict[str, str | dict[str, Any]] | None = Field(default=None, description="By path in the chart's folder.")
+    dependencies: list[dict[str, Any]] = []
+
+
+class Seed(Model):
+    """Charts to push: made of words, given as archives, or all that are in a folder of the registry's machine."""
+
+    namespace: str = Field(default="", examples=["team-a"])
+    charts: list[ChartWords] = Field(default=[], examples=[[{"name": "app", "version": "1.2.3"}]])
+    archives: list[Base64Bytes] = Field(default=[], description="In base64.")
+    folder: str | None = None
+
+
+class Faults(Model):
+    """Rules, or a set of them by its name, added to those that there are."""
+
+    rules: list[Rule] = Field(default=[], examples=[[{"path": "*/manifests/*", "times": 2, "status": 502}]])
+    personality: str | None = Field(default=None, examples=["ecr"])
+
+
+class Clock(Model):
+    advance: float = Field(ge=0, description="Seconds that pass at once.", examples=[3600])
+
+
+def describe(registry: Registry) -> StartedRegistry:
+    ca_file = str(registry.ca_file) if registry.speaks_tls else ""
+    return StartedRegistry(id=str(registry.port), host=registry.host, url=registry.url, ca_file=ca_file)
+
+
+# --- the routes -------------------------------------------------------------------------------------------------------
+
+
+def _this(request: Request) -> Registry:
+    found: Registry = request.scope["state"]["registry"]
+    return found
+
+
+def _all(request: Request) -> Registries:
+    found: Registries = request.app.state.registries
+    return found
+
+
+def _authorize(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    expected = f"Bearer {request.app.state.token}"
+    if not hmac.compare_digest(authorization.encode(), expected.encode()):
+        raise HTTPException(401, "the control of a registry for tests is opened by CHART_REGISTRY_CONTROL_TOKEN alone")
+
+
+This = Annotated[Registry, Depends(_this)]
+All = Annotated[Registries, Depends(_all)]
+router = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(_authorize)])
+
+
+def _sample(name: str) -> dict[str, Any]:
+    return {"x-codeSamples": [{"lang": lang, "source": source} for lang, source in samples.SAMPLES[name].items()]}
+
+
+@router.post("/reset", status_code=204, openapi_extra=_sample("reset"))
+def reset(registry: This) -> None:
+    """Empty again, at the same address: without records, faults and moved time."""
+    registry.reset()
+
+
+@router.post("/seed", status_code=201, openapi_extra=_sample("seed"))
+def seed(registry: This, wanted: Seed) -> list[str]:
+    """Pushes charts. Returns their names here: team-a/app:1.2.3."""
+    names = []
+    charts: list[Pushable] = [words.model_dump(exclude_unset=True) for words in wanted.charts]
+    for chart in charts + list(wanted.archives):
+        pushed = registry.push(chart, wanted.namespace)
+        names.append(f"{pushed.repository}:{pushed.tag}")
+    return names + (registry.seed(wanted.folder, wanted.namespace) if wanted.folder else [])
+
+
+@router.get("/requests", openapi_extra=_sample("requests"))
+def get_requests(registry: This) -> list[dict[str, Any]]:
+    """What clients asked, in order, without their credentials."""
+    return [records.public(request) for request in registry.requests]
+
+
+@router.get("/faults")
+def get_faults(registry: This) -> list[dict[str, Any]]:
+    return [rule.model_dump(exclude_defaults=True) for rule in registry.faults]
+
+
+@router.post("/faults", status_code=204, openapi_extra=_sample("faults"))
+def add_faults(registry: This, faults: Faults) -> None:
+    """From now on, until they are deleted or the registry is reset."""
+    if faults.personality is not None:
+        registry.imitate(faults.personality)
+    registry.add_faults(faults.rules)
+
+
+@router.delete("/faults", status_code=204)
+def clear_faults(registry: This) -> None:
+    registry.clear_faults()
+
+
+@router.post("/clock", openapi_extra=_sample("clock"))
+def move_clock(registry: This, clock: Clock) -> dict[str, float]:
+    """Uploads and tokens expire. Returns the registry's time, in Unix seconds."""
+    registry.clock.advance(clock.advance)
+    return {"now": registry.clock()}
+
+
+@router.post("/registries", status_code=201, openapi_extra=_sample("registries"))
+def start_registry(registries: All, wanted: NewRegistry) -> StartedRegistry:
+    """A further registry, empty, on a port of its own, with `/_test/` under the same token."""
+    words = wanted.model_dump(exclude={"seed"})
+    registry = registries.start(**words)
+    if wanted.seed:
+        registry.seed(wanted.seed)
+    return describe(registry)
+
+
+@router.delete("/registries/{number}", status_code=204)
+def end_registry(registries: All, number: str) -> Response:
+    return Response(status_code=204 if registries.end(number) else 404)
+
+
+def _application(registries: Registries, token: str) -> FastAPI:
+    app = FastAPI(
+        title="Charthouse's registry for tests",
+        version=__version__,
+        openapi_url=f"{PREFIX}openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.registries, app.state.token = registries, token
+    app.include_router(router)
+
+    @app.exception_handler(RegistryError)
+    async def refuse(_: Request, error: RegistryError) -> Response:
+        return JSONResponse({"detail": error.message}, error.status)
+
+    @app.exception_handler(SettingsError)
+    async def cannot_be(_: Request, error: SettingsError) -> Response:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    return app
