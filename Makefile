@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
-.PHONY: help setup serve test check format lock bench clean
+.PHONY: help setup serve test examples nightly check format lock bench clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -23,7 +23,13 @@ serve: setup ## start the registry on localhost:5000 with data in ./charthouse-d
 	@exec $(BIN)/charthouse serve --data ./charthouse-data $(ARGS)
 
 test: setup ## the tests, without those that need other clients (make test ARGS='-k mount')
-	@$(BIN)/python -m pytest -n 2 -m "not clients" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not clients and not examples and not nightly" $(ARGS)
+
+examples: setup ## what is in examples/, run as it stands there
+	@$(BIN)/python -m pytest -m "examples and not nightly" $(ARGS)
+
+nightly: setup ## what is slow, or fetches from elsewhere: Maven, Java
+	@$(BIN)/python -m pytest -m nightly $(ARGS)
 
 check: setup ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -18,7 +18,8 @@ from charthouse.settings import FIELDS, PREFIX, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
-    str(path.relative_to(ROOT)): path.read_text() for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 }
 CONFIGURATION = PAGES["docs/configuration.md"]
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from charthouse.testing import Registry, make_chart, samples
 from charthouse.testing.control import Registries
+from support.tools import find_installed
 
 PATIENCE = 60  # seconds
 CHARTHOUSE = [sys.executable, "-m", "charthouse"]
@@ -280,13 +280,19 @@ RUN = {
 }
 
 
-@pytest.mark.parametrize(("name", "language"), [(n, each) for n, found in samples.SAMPLES.items() for each in found])
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        pytest.param(name, language, marks=[pytest.mark.nightly] if language == "Java" else [])
+        for name, found in samples.SAMPLES.items()
+        for language in found
+    ],
+)
 def test_the_samples_in_the_documentation_run_as_they_are(
     registry: Registry, control: httpx.Client, tmp_path: Path, name: str, language: str
 ) -> None:
     file, command = RUN[language]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is missing")
+    find_installed(command[0])
     document = control.get("/openapi.json").json()
     shown = [
         sample
