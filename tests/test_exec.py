@@ -272,6 +272,20 @@ def test_further_registries_are_started_and_ended(registry: Registry, control: h
     assert control.post("/registries", json={"host": ["nowhere"]}).status_code == 422
 
 
+def test_another_machine_is_told_a_name_that_it_knows() -> None:
+    registries = Registries(TOKEN)
+    try:
+        registry = registries.start(host="0.0.0.0")
+        headers = {"Authorization": f"Bearer {TOKEN}", "Host": f"registry:{registry.port}"}
+        url = f"http://127.0.0.1:{registry.port}/_test/registries"
+        further = httpx.post(url, json={"tls": True}, headers=headers, trust_env=False).json()
+        assert further["url"] == f"https://registry:{further['id']}"
+        assert further["ca"] == Path(further["ca_file"]).read_text()
+        assert httpx.get(f"http://127.0.0.1:{further['id']}/v2/", trust_env=False).status_code == 200
+    finally:
+        registries.end_all()
+
+
 RUN = {
     "Shell": ("sample.sh", ["bash", "-eu", "sample.sh"]),
     "Go": ("sample.go", ["go", "run", "sample.go"]),

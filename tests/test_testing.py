@@ -148,7 +148,7 @@ def test_settings_are_those_of_the_server() -> None:
 
 
 def test_with_tls_it_answers_both_on_one_port() -> None:
-    with Registry(tls=True, host_name=["charts.test"]) as registry:
+    with Registry(tls=True, san=["charts.test"]) as registry:
         assert registry.url == f"https://localhost:{registry.port}"
         context = ssl.create_default_context(cafile=registry.ca_file)
         for host in ("localhost", "127.0.0.1", "[::1]"):
@@ -160,10 +160,32 @@ def test_with_tls_it_answers_both_on_one_port() -> None:
         ):
             assert secure.version()
         assert get(f"http://{registry.host}/v2/") == b"{}"
+        named = urllib.request.Request(f"{registry.url}/v2/", headers={"Host": "charts.test"})
+        with urllib.request.urlopen(named, context=context) as answer:
+            assert answer.status == 200
         ca_file = registry.ca_file
     assert not ca_file.exists()
     with Registry() as registry, pytest.raises(RuntimeError, match="tls=True"):
         assert registry.ca_file
+
+
+def test_broken_charts_are_stored_on_purpose() -> None:
+    broken = make_chart("app", "1.0.0", apiVersion="v9")
+    with Registry() as registry, pytest.raises(RegistryError):
+        registry.push(broken)
+    with Registry(rules="off") as registry:
+        registry.push(broken)
+
+
+def test_an_upload_expires_when_the_clock_says_so(registry: Registry) -> None:
+    start = urllib.request.Request(f"{registry.url}/v2/app/blobs/uploads/", method="POST")
+    with urllib.request.urlopen(start) as answer:
+        location = registry.url + answer.headers["location"]
+    with urllib.request.urlopen(location) as answer:
+        assert answer.status == 204
+    registry.clock.advance(24 * 3600 + 1)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(location)
 
 
 def test_the_clock_is_the_registrys(registry: Registry) -> None:
@@ -178,6 +200,17 @@ def test_containers_reach_it_on_another_address() -> None:
     with Registry(host="0.0.0.0") as registry:
         assert json.loads(get(f"http://127.0.0.1:{registry.port}/v2/")) == {}
         assert registry.host == f"127.0.0.1:{registry.port}"
+    with Registry(host="0.0.0.0", tls=True, san=["kind-registry"]) as registry:
+        for host in ("kind-registry", "172.18.0.1"):
+            request = urllib.request.Request(f"http://127.0.0.1:{registry.port}/v2/", headers={"Host": host})
+            with urllib.request.urlopen(request) as answer:
+                assert answer.status == 200
+        context = ssl.create_default_context(cafile=registry.ca_file)
+        with (
+            socket.create_connection(("127.0.0.1", registry.port)) as connection,
+            context.wrap_socket(connection, server_hostname="kind-registry") as secure,
+        ):
+            assert secure.version()
 
 
 def test_requests_under_way_end_with_it() -> None:

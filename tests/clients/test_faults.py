@@ -115,20 +115,30 @@ def test_a_redirect_is_followed_to_this_and_to_another_origin(registry: Registry
 
 
 def test_slow_starts_end_when_the_clock_says_so(registry: Registry, pull) -> None:
-    registry.fail(seconds=10, status=503)
-    assert httpx.get(f"{registry.url}/v2/", trust_env=False).status_code == 503
-    registry.clock.advance(10)
+    registry.fail(seconds=1, status=503)
     pull()
+    statuses = [request.status for request in registry.requests if "/manifests/" in request.path]
+    assert (statuses[0], statuses[-1]) == (503, 200)
+    registry.fail(seconds=3600, status=503)
+    registry.clock.advance(3600)
+    assert httpx.get(f"{registry.url}/v2/", trust_env=False).status_code == 200
 
 
-def test_an_upload_that_is_elsewhere_is_resumed_or_given_up(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("upload_at", "status"), [(2000, 0), (7, 1)])
+def test_an_upload_goes_on_where_the_registry_says_or_is_given_up(
+    registry: Registry, tmp_path: Path, upload_at: int, status: int
+) -> None:
     regctl = client("regctl", tmp_path)
-    regctl("registry", "set", registry.host, "--tls", "disabled")
-    registry.fail(method="PATCH", times=1, upload_at=7)
+    regctl("registry", "set", registry.host, "--tls", "disabled", "--blob-max", "1000", "--blob-chunk", "2000")
+    registry.fail(method="PATCH", skip=1, times=1, upload_at=upload_at)
     text = tmp_path / "text"
     text.write_bytes(b"x" * 5000)
-    regctl("artifact", "put", "-f", text, "--artifact-type", "application/x.test", f"{registry.host}/team-a/text:1")
-    assert registry.tags("team-a/text") == ["1"]
+    where = f"{registry.host}/team-a/text:1"
+    regctl("artifact", "put", "-f", text, "--artifact-type", "application/x.test", where, status=status)
+    patches = [request for request in registry.requests if request.method == "PATCH"]
+    assert [request.status for request in patches][:2] == [202, 416]
+    assert [request.headers["content-range"] for request in patches][2:3] == ([] if status else ["2000-3999"])
+    assert any(request.method == "DELETE" for request in registry.requests) == bool(status)
 
 
 # --- what the registry says, changed ----------------------------------------------------------------------------------

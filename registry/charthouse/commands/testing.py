@@ -17,6 +17,7 @@ def execute(
     seed: Annotated[Path | None, typer.Option("--seed", help="Folder whose charts it has.")] = None,
     policy: Annotated[str, setting_option("policy")] = "oci",
     versions: Annotated[str, setting_option("versions")] = "mutable",
+    rules: Annotated[str, typer.Option("--rules", help="off stores broken charts too.")] = "on",
     host: Annotated[list[str] | None, setting_option("host")] = None,
     san: Annotated[list[str] | None, typer.Option("--san", help="Further names, for the certificate too.")] = None,
     personality: Annotated[str | None, typer.Option("--personality", help="Behave as another registry does.")] = None,
@@ -45,7 +46,8 @@ def execute(
         tls=tls,
         policy=policy,
         versions=versions,
-        host_name=san or (),
+        san=san or (),
+        rules=rules,
         personality=personality,
         **words,
     )

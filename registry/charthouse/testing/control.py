@@ -85,8 +85,9 @@ class NewRegistry(Model):
     tls: bool = False
     policy: Literal["oci", "charts"] = "oci"
     versions: Literal["mutable", "immutable", "releases-immutable"] = "mutable"
-    host: list[str] = Field(default=["127.0.0.1", "::1"], description="Addresses to listen on.")
-    host_name: list[str] = Field(default=[], description="Further names, for its certificate too.")
+    rules: Literal["on", "off"] = Field(default="on", description="off stores broken charts too.")
+    host: list[str] = Field(default=[], description="Addresses to listen on: those of the first, if not given.")
+    san: list[str] = Field(default=[], description="Further names, for its certificate too.")
     personality: str | None = Field(default=None, description="Another registry that it behaves as.")
     seed: str | None = Field(default=None, description="A folder of charts, on the registry's machine.")
 
@@ -100,6 +101,7 @@ class StartedRegistry(Model):
     username: str = ""
     password: str = ""
     ca_file: str = ""
+    ca: str = Field(default="", description="What is in that file, for other machines.")
 
 
 class ChartWords(BaseModel):
@@ -135,9 +137,15 @@ class Clock(Model):
     advance: float = Field(ge=0, description="Seconds that pass at once.", examples=[3600])
 
 
-def describe(registry: Registry) -> StartedRegistry:
-    ca_file = str(registry.ca_file) if registry.speaks_tls else ""
-    return StartedRegistry(id=str(registry.port), host=registry.host, url=registry.url, ca_file=ca_file)
+def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
+    """`known_as` is the name by which whoever asks has reached this machine."""
+    found = StartedRegistry(id=str(registry.port), host=registry.host, url=registry.url)
+    if known_as:
+        found.host = f"{known_as}:{registry.port}"
+        found.url = f"{registry.scheme}://{found.host}"
+    if registry.speaks_tls:
+        found.ca_file, found.ca = str(registry.ca_file), registry.ca_file.read_text()
+    return found
 
 
 # --- the routes -------------------------------------------------------------------------------------------------------
@@ -217,13 +225,13 @@ def move_clock(registry: This, clock: Clock) -> dict[str, float]:
 
 
 @router.post("/registries", status_code=201, openapi_extra=_sample("registries"))
-def start_registry(registries: All, wanted: NewRegistry) -> StartedRegistry:
+def start_registry(request: Request, this: This, registries: All, wanted: NewRegistry) -> StartedRegistry:
     """A further registry, empty, on a port of its own, with `/_test/` under the same token."""
-    words = wanted.model_dump(exclude={"seed"})
-    registry = registries.start(**words)
+    words = wanted.model_dump(exclude={"seed", "host"})
+    registry = registries.start(**words, host=wanted.host or this.addresses)
     if wanted.seed:
         registry.seed(wanted.seed)
-    return describe(registry)
+    return describe(registry, known_as=request.headers["host"].rpartition(":")[0])
 
 
 @router.delete("/registries/{number}", status_code=204)

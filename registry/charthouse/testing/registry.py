@@ -32,7 +32,7 @@ from charthouse.testing.faults import Faults, Rule
 from charthouse.testing.personalities import PERSONALITIES
 from charthouse.testing.records import Records, Request
 from charthouse.testing.shared import Shared
-from charthouse.tls import Tls
+from charthouse.tls import Tls, open_tls
 
 T = TypeVar("T")
 Front = Callable[[Layer, "Registry"], Layer]
@@ -56,8 +56,8 @@ class Registry:
     """Started by `start` or `with`, ended by `end`; every call may come from any thread, and from any event loop's.
 
     `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
-    `host="0.0.0.0"` containers and clusters reach it. With `tls` it has a certificate for the names of this machine and
-    those of `host_name`, and answers plain HTTP on the same port.
+    `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a certificate for
+    those and for this machine's, and answers plain HTTP on the same port.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Registry:
         *,
         host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
         tls: bool | str = False,
+        san: Sequence[str] = (),
         personality: str | None = None,
         front: Front | None = None,
         given: Settings | None = None,
@@ -73,7 +74,8 @@ class Registry:
         self.clock = MovableClock()
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
         flags = {"host": host, "port": 0, "open_to_everyone": True, "ephemeral": True, **settings}
-        self._given = given or load(flags, environ={})
+        self._given = _named(given or load(flags, environ={}), san)
+        self._san = tuple(san)
         self.speaks_tls = switch(tls) or self._given.tls != "off"
         self._front = front
         self._personality = _find(personality)
@@ -142,11 +144,16 @@ class Registry:
         """As it stands in a reference: `oci://{registry.host}/team-a/app`."""
         if self._settings.on_loopback:
             return f"localhost:{self.port}"
-        return url_of(self._sockets[0], self._scheme).partition("//")[2]
+        return url_of(self._sockets[0], self.scheme).partition("//")[2]
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://{self.host}"
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it listens."""
+        return self._given.host
 
     @property
     def ca_file(self) -> Path:
@@ -156,7 +163,7 @@ class Registry:
         return self.state.tls.authority
 
     @property
-    def _scheme(self) -> str:
+    def scheme(self) -> str:
         return "https" if self.speaks_tls else "http"
 
     # --- what is in it ----------------------------------------------------------------------------------------------
@@ -283,10 +290,11 @@ class Registry:
             await process.loop.create_server(lambda: _Connection(self, process), sock=bound) for bound in self._sockets
         ]
 
-    def _make_tls(self) -> Tls:
+    def _make_tls(self) -> Tls | None:
         folder = shared.new_folder()
         self._kept.callback(shutil.rmtree, folder)
-        return Tls.self_signed(folder, self._settings.own_names)
+        names = (*self._given.host_name, *self._san)
+        return open_tls(dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=names))
 
     async def _end(self) -> None:
         for server in self._servers:
@@ -390,6 +398,13 @@ class _Connection(Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._owner.rest_when_alone()
+
+
+def _named(settings: Settings, names: Sequence[str]) -> Settings:
+    """On loopback other names than this machine's have to be allowed; elsewhere all are, unless some are named."""
+    if not settings.on_loopback:
+        return settings
+    return dataclasses.replace(settings, host_name=(*settings.host_name, *names))
 
 
 def _find(personality: str | None) -> Sequence[Rule]:

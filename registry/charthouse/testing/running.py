@@ -194,7 +194,7 @@ def serve(settings: Settings) -> int:
 def _write_ready(path: Path, found: StartedRegistry, token: str) -> None:
     """In one piece: whoever sees the file sees all of it. For its owner alone."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    values = {**found.model_dump(exclude={"id"}), "control_token": token, "pid": os.getpid()}
+    values = {**found.model_dump(exclude={"id", "ca"}), "control_token": token, "pid": os.getpid()}
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
             json.dump(values, file)
