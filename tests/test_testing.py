@@ -252,6 +252,32 @@ def test_a_registry_that_nobody_ended_leaves_no_folder() -> None:
     assert not Path(python(code).strip()).exists()
 
 
+def test_what_a_process_that_was_killed_left_is_removed_and_nothing_that_is_in_use() -> None:
+    """In a process each, since a process looks once for each of its homes."""
+    code = """if 1:
+        import os, signal, sys
+        from charthouse.testing import Registry
+        from charthouse.testing.shared import SETTLED
+        registry = Registry().start()
+        home = registry._settings.data.parent
+        os.utime(home, (0, 0))  # as if made long ago
+        print(home, flush=True)
+        sys.stdin.readline()
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    children = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    homes = []
+    for child in children:
+        assert child.stdout is not None
+        homes.append(Path(child.stdout.readline().strip()))
+    for child, others in zip(children, (homes[1:], []), strict=True):
+        child.communicate("\n")
+        python("from charthouse.testing import Registry; Registry().start()")
+        assert [home for home in homes if home.exists()] == others
+
+
 # --- with whom it works -----------------------------------------------------------------------------------------------
 
 

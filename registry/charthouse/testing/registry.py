@@ -283,15 +283,15 @@ class Registry:
 
     async def _start(self, process: Shared) -> None:
         self._site = await self._open(process)
-        self.state = State(self._make_tls() if self.speaks_tls else None)
+        self.state = State(self._make_tls(process) if self.speaks_tls else None)
         self.state.default_headers = shared.default_headers()
         self._sockets = bind(self._settings)
         self._servers = [
             await process.loop.create_server(lambda: _Connection(self, process), sock=bound) for bound in self._sockets
         ]
 
-    def _make_tls(self) -> Tls | None:
-        folder = shared.new_folder()
+    def _make_tls(self, process: Shared) -> Tls | None:
+        folder = process.home.new_folder()
         self._kept.callback(shutil.rmtree, folder)
         names = (*self._given.host_name, *self._san)
         return open_tls(dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=names))
@@ -329,7 +329,7 @@ class Registry:
         spared = {each.controlling for each in connections}
         for connection in connections:
             if connection.controlling is None:
-                connection.transport.abort()
+                (connection.transport.abort if connection.unanswered else connection.transport.close)()
         running = [task for task in self.state.tasks if task not in spared]
         for task in running:
             task.cancel()
@@ -353,7 +353,7 @@ class _Site:
 
 async def _open(given: Settings, clock: MovableClock, process: Shared, told: Callable[[Request], None]) -> _Site:
     async with AsyncExitStack() as opened:
-        folder = shared.new_folder()
+        folder = process.home.new_folder()
         opened.callback(shutil.rmtree, folder)
         (folder / DATABASE_NAME).write_bytes(shared.empty_database())
         settings = dataclasses.replace(given, data=folder)

@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from charthouse.settings import Settings, SettingsError
-from charthouse.testing import har, shared
+from charthouse.testing import har
 from charthouse.testing.control import Registries, StartedRegistry, describe
 from charthouse.testing.records import Request, as_json_line
 from charthouse.testing.registry import Registry
@@ -126,7 +127,7 @@ def _bundle(authority: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    folder = shared.new_folder()
+    folder = Path(tempfile.mkdtemp(prefix="charthouse-"))
     try:
         yield folder
     finally:

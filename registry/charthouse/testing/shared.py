@@ -6,11 +6,13 @@ It is there from the first registry's start to the last one's end. After a fork 
 
 import asyncio
 import atexit
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -21,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
+from charthouse.locks import FileLock
 from charthouse.migrate import migrate_sqlite
 from charthouse.processes import http_config
 
@@ -28,7 +31,9 @@ T = TypeVar("T")
 
 THREADS = 6  # for all that blocks, of all registries
 ROOM = 256 * 1024 * 1024  # bytes that must be free where data is kept in memory
+SETTLED = 60.0  # seconds after which a folder that nobody holds was left by somebody
 NAME = "charthouse-testing"
+HOME, LOCK = "charthouse-tests-", "in-use"
 
 
 class Site(Protocol):
@@ -41,6 +46,7 @@ class Site(Protocol):
 
 class Shared:
     def __init__(self) -> None:
+        self.home = Home()
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=NAME)
         self.config = http_config(_nobody)
         self.config.load()
@@ -77,6 +83,7 @@ class Shared:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.threads.shutdown()
+        self.home.end()
 
 
 def default_headers() -> list[tuple[bytes, bytes]]:
@@ -139,12 +146,25 @@ def _end_what_is_left() -> None:
         site.end()
 
 
-def new_folder() -> Path:
-    """In memory, where there is room, as a file system of the system's own."""
-    return Path(tempfile.mkdtemp(prefix="charthouse-", dir=_memory()))
+class Home:
+    """A folder that all of the process is in: in memory, where there is room. Locked for as long as it is used, so that
+    the next process removes what one that was killed has left."""
+
+    def __init__(self) -> None:
+        place = _memory() or Path(tempfile.gettempdir())
+        _remove_what_was_left(place)
+        self.folder = Path(tempfile.mkdtemp(prefix=HOME, dir=place))
+        self._lock = FileLock(self.folder / LOCK)
+        self._lock.acquire()
+
+    def new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def end(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=sys.platform == "win32")  # where the lock is an open file
+        self._lock.release()
 
 
-@cache
 def _memory() -> Path | None:
     folder = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder in it that only its owner may enter
     if sys.platform == "linux" and os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free > ROOM:
@@ -152,9 +172,22 @@ def _memory() -> Path | None:
     return None
 
 
+def _remove_what_was_left(place: Path) -> None:
+    for folder in place.glob(f"{HOME}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            if time.time() - folder.stat().st_mtime < SETTLED:
+                continue
+            lock = FileLock(folder / LOCK)
+            try:
+                if lock.acquire(blocking=False):
+                    shutil.rmtree(folder)
+            finally:
+                lock.release()
+
+
 @cache
 def empty_database() -> bytes:
-    folder = new_folder()
+    folder = Path(tempfile.mkdtemp(prefix="charthouse-", dir=_memory()))
     try:
         migrate_sqlite(folder / "empty.db")
         return (folder / "empty.db").read_bytes()
