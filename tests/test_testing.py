@@ -248,8 +248,10 @@ def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptor
 
 
 def test_a_registry_that_nobody_ended_leaves_no_folder() -> None:
-    code = "from charthouse.testing import Registry; print(Registry().start()._settings.data)"
-    assert not Path(python(code).strip()).exists()
+    code = "from charthouse.testing import Registry; print(Registry(tls=True).start()._settings.data)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert not Path(done.stdout.strip()).parent.exists()
 
 
 def test_what_a_process_that_was_killed_left_is_removed_and_nothing_that_is_in_use() -> None:

@@ -90,8 +90,7 @@ class Registry:
 
     def start(self) -> Self:
         """Ready when this returns."""
-        self._shared = shared.join()
-        shared.add(self)
+        self._shared = shared.join(self)
         try:
             self._call(self._start(self._shared))
         except BaseException:

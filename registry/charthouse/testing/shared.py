@@ -41,8 +41,6 @@ class Site(Protocol):
 
     state: http_protocol.State
 
-    def end(self) -> None: ...
-
 
 class Shared:
     def __init__(self) -> None:
@@ -106,17 +104,13 @@ _guard = threading.Lock()
 _shared: Shared | None = None
 
 
-def join() -> Shared:
+def join(site: Site) -> Shared:
+    """The first one starts the thread."""
     global _shared  # noqa: PLW0603 - one for the process
     with _guard:
         _shared = _shared or Shared()
-        return _shared
-
-
-def add(site: Site) -> None:
-    with _guard:
-        assert _shared is not None  # noqa: S101 - it has joined
         _shared.sites.add(site)
+        return _shared
 
 
 def leave(site: Site) -> None:
@@ -140,10 +134,10 @@ if hasattr(os, "register_at_fork"):
 
 
 @atexit.register
-def _end_what_is_left() -> None:
-    """Registries that nobody has ended leave nothing on the disk, or in memory that is a disk."""
-    for site in list(_shared.sites) if _shared else []:
-        site.end()
+def _remove_home() -> None:
+    """Registries that nobody has ended leave nothing behind. Their threads take no more work by now."""
+    if _shared is not None:
+        _shared.home.end()
 
 
 class Home:
