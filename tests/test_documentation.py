@@ -58,7 +58,8 @@ def _parse(line: str) -> Any:
         return group
     assert name in group.commands, f"there is no command {name!r}"
     while words and hasattr(group.commands[name], "commands"):
-        group, name, words = group.commands[name], words[0], words[1:]
+        group = group.commands[name]
+        name, *words = words if words[0] in group.commands or "set" not in group.commands else ["set", *words]
         assert name in group.commands, f"there is no command {name!r}"
     # A sentence may speak of a command by its name alone.
     return group.commands[name].make_context(name, words) if words else group

@@ -90,7 +90,7 @@ async def test_while_another_process_holds_the_writers_lock_every_writer_waits_a
         while faults.waiting_for(writer_lock(settings.data / DATABASE_NAME).path) < 2:  # noqa: ASYNC110 - the kernel's
             await asyncio.sleep(0.01)
         assert not any(push.done() for push in pushes)
-        assert await server.list_repositories("", 10) == ([], False)  # reads go on
+        assert await server.list_repositories("", 10, Caller()) == ([], False)  # reads go on
         with connect(settings.data / DATABASE_NAME) as connection:
             assert driver(connection).execute("SELECT COUNT(*) FROM blobs").fetchall() == [(0,)]
         holder.go_on()

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -237,7 +238,7 @@ class Walk:
     async def compare(self) -> None:
         repositories = self.model.repositories
         catalog = [name for name in sorted(repositories) if repositories[name].manifests]
-        assert await self.paged(self.registry.list_repositories) == catalog
+        assert await self.paged(partial(self.registry.list_repositories, caller=Caller())) == catalog
         for name in NAMES:
             if name not in repositories:
                 assert await outcome(self.registry.list_tags(name, "", 1)) == "NAME_UNKNOWN"

@@ -138,8 +138,9 @@ def test_other_machines_are_served_only_when_that_was_said(start: Callable[..., 
     server = start(host="0.0.0.0")
     assert server.wait() == 2
     assert server.said() == (
-        "charthouse: --host 0.0.0.0 can be reached from other machines, and there are no users yet: give"
-        " --open-to-everyone to let anyone push, or leave --host at 127.0.0.1 and ::1\n"
+        "charthouse: --host 0.0.0.0 can be reached from other machines, and there are no users yet: make"
+        " them with `charthouse init`, give --open-to-everyone to let anyone push, or leave --host at 127.0.0.1"
+        " and ::1\n"
     )
     start(host="0.0.0.0", open_to_everyone=True).wait_until_ready()
 
@@ -150,7 +151,7 @@ def test_a_public_url_on_loopback_is_for_others_too(start: Callable[..., Running
     assert server.wait() == 2
     assert server.said() == (
         "charthouse: --public-url https://charts.example.com says that others reach this registry, and there are no"
-        " users yet: give --open-to-everyone to let anyone push\n"
+        " users yet: make them with `charthouse init`, or give --open-to-everyone to let anyone push\n"
     )
     start(**flags, open_to_everyone=True).wait_until_ready()
 

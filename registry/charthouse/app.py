@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse import __version__, pages
 from charthouse.at_once import Finished, Layer
+from charthouse.auth.guard import Guard
 from charthouse.composition import open_registry
 from charthouse.core import Clock, Registry
 from charthouse.hosts import HostCheck
@@ -42,8 +43,8 @@ def create_app(
 class Application:
     """The registry as an ASGI application; `lifespan` starts and ends it.
 
-    From outside to inside: who may be addressed, the pull cache, the API, and FastAPI with all that is not under /v2/.
-    The framework stands innermost, because each layer of it costs a pull as much as the cache itself.
+    From outside to inside: who may be addressed, who may call, the pull cache, the API; beside them FastAPI with all
+    that is not under /v2/. The framework stands innermost, because each layer of it costs a pull as much as the cache.
     """
 
     registry: Registry  # there once it has started
@@ -51,12 +52,13 @@ class Application:
     def __init__(self, settings: Settings, open_registry: Callable[[], Awaitable[Registry]]) -> None:
         self._open_registry = open_registry
         origins = Origins(settings.public_url)
-        self._api = create_api(origins)
+        self._api = create_api()
         self._cache = PullCache(self._api, settings.pull_cache)
         self._pages = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
         self._pages.state.origins = origins
         self._pages.include_router(pages.router)
-        self._app = _addressed(AtV2(self._pages, api=self._cache if settings.pull_cache else self._api), settings)
+        self._guard = Guard(self._cache if settings.pull_cache else self._api, self._api, origins)
+        self._app = _addressed(AtV2(self._pages, api=self._guard), settings)
 
     def at_once(self, scope: Scope) -> Finished | None:
         return self._app.at_once(scope)
@@ -67,12 +69,15 @@ class Application:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[Registry]:
         registry = await self._open_registry()
-        self.registry = self._api.registry = self._cache.registry = self._pages.state.registry = registry
+        self.registry = self._pages.state.registry = registry
+        for layer in (self._guard, self._api, self._cache):
+            layer.registry = registry
         housekeeping = asyncio.create_task(_keep_house(registry))
         try:
             yield registry
         finally:
             housekeeping.cancel()
+            self._guard.close()
             await registry.close()
 
 

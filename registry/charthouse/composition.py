@@ -6,6 +6,7 @@ Apart from `app.py`, because the command line needs it without the web framework
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from charthouse import queries
 from charthouse.blobs import open_store
 from charthouse.core import Clock, Registry
 from charthouse.database import Database, DatabaseError
@@ -42,6 +43,15 @@ async def open_existing(settings: Settings) -> Registry:
             " (`charthouse serve` makes one)"
         )
     return await open_registry(settings)
+
+
+async def has_users(settings: Settings) -> bool:
+    """Whether the registry is closed to whoever does not sign in. Raises DatabaseError."""
+    database = await _open_database(settings, durable=True, step_limit=None, threads=None)
+    try:
+        return await database.read(queries.has_users)
+    finally:
+        await database.close()
 
 
 async def _open_database(

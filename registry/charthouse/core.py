@@ -14,6 +14,8 @@ from functools import partial
 
 from charthouse import namespaces, queries, transactions
 from charthouse.admission import Admission, Admitted, Place, look_around
+from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
+from charthouse.auth.users import Users
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
@@ -52,13 +54,11 @@ ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archi
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and what he calls this registry. The name is empty for whoever did not say."""
+    """Who asks, what he calls this registry, and what he may. The name is empty for whoever did not say."""
 
     name: str = ""
     host: str = "<registry>"
-
-    def may_pull(self, repository: RepositoryName) -> bool:  # noqa: ARG002 - open: everybody may
-        return True
+    rights: Rights = EVERY_RIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ class Registry:
         self._upload_ids = upload_ids
         self._clock = clock
         self._admission = Admission(settings)
+        self.users = Users(database, self._now)
         self.namespaces = Namespaces(settings, database, self._now)
         limits = Limits(members=settings.archive_members)
         self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)
@@ -213,7 +214,7 @@ class Registry:
         False says nothing of why: absent and forbidden are alike.
         """
         sources = [source] if source is not None else await self._database.read(queries.holders, digest, HOLDER_LIMIT)
-        readable = [name for name in map(RepositoryName, sources) if caller.may_pull(name)]
+        readable = [name for name in map(RepositoryName, sources) if caller.rights.allows(PULL, name)]
         if not readable:
             return False
         await self._demand_namespace(repository)
@@ -337,7 +338,16 @@ class Registry:
             admitted = await self._admit(repository, digest, manifest, tags, place, caller)
             chart, findings = (admitted.chart, admitted.findings) if admitted else (None, ())
             push = transactions.ManifestPush(
-                repository, stored, manifest, chart, findings, tuple(tags), caller.name, self._now(), place.rules
+                repository,
+                stored,
+                manifest,
+                chart,
+                findings,
+                tuple(tags),
+                caller.name,
+                self._now(),
+                place.rules,
+                may_overwrite=caller.rights.allows(OVERWRITE, repository),
             )
             with contextlib.suppress(transactions.RulesMoved):  # then it is asked again under those that hold now
                 await self._database.write(transactions.put_manifest, push, self.settings)
@@ -399,9 +409,9 @@ class Registry:
             queries.list_referrers, repository, subject, artifact_type, last, limit, REFERRERS_SIZE
         )
 
-    async def list_repositories(self, last: str, limit: int) -> tuple[list[str], bool]:
-        """At most `limit` repositories after `last` in byte order, and whether there are more."""
-        names = await self._database.read(queries.list_repositories, last, limit + 1)
+    async def list_repositories(self, last: str, limit: int, caller: Caller) -> tuple[list[str], bool]:
+        """At most `limit` repositories after `last` in byte order that the caller may pull, and whether more are."""
+        names = await self._database.read(queries.list_repositories, last, limit + 1, caller.rights.readable)
         return names[:limit], len(names) > limit
 
     async def list_charts(self, repository: RepositoryName | None = None) -> list[Chart]:

@@ -100,6 +100,38 @@ class NamespaceConflict(Denied):
     status = 409
 
 
+class GrantInvalid(Denied):
+    """A pattern, an action or a subject that cannot be."""
+
+    status = 400
+
+
+class UserNameInvalid(RegistryError):
+    code, status = "NAME_INVALID", 400
+
+
+class PasswordInvalid(Unauthorized):
+    """Too short, or too long to be hashed."""
+
+    status = 400
+
+
+class UserUnknown(RegistryError):
+    code, status = "NAME_UNKNOWN", 404
+
+
+class UserExists(Denied):
+    """There is one of that name."""
+
+    status = 409
+
+
+class AdministratorMissing(Denied):
+    """Nobody would be there, or is there yet, to administrate."""
+
+    status = 409
+
+
 class Unsupported(RegistryError):
     code, status = "UNSUPPORTED", 405
 

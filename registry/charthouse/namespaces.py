@@ -17,6 +17,8 @@ from charthouse.names import ROOT, Namespace, RepositoryName
 from charthouse.queries import Key, StoredNamespace
 from charthouse.settings import NAMESPACE_SETTINGS, Settings, namespace_value
 
+BY_DEFAULT = "by default"
+
 StoredSettings = Mapping[str, Mapping[str, str]]  # by namespace and setting
 
 
@@ -40,10 +42,22 @@ class Value:
     origin: str
 
 
-def resolve(settings: Settings, stored: StoredSettings, repository: str) -> dict[str, Value]:
+# What holds where nobody says otherwise, once there are users: who closes a registry hosts charts for others.
+WITH_USERS = {"policy": "charts", "versions": "releases-immutable"}
+
+
+def resolve(
+    settings: Settings, stored: StoredSettings, repository: str, *, has_users: bool = False
+) -> dict[str, Value]:
     """Each of NAMESPACE_SETTINGS, for a repository or a namespace."""
     covering = Namespace.covering(repository)
-    return {setting: _resolve(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
+    found = {setting: _resolve(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
+    if has_users and not settings.ephemeral:
+        by_default = {setting for setting, value in found.items() if value.origin == BY_DEFAULT}
+        found |= {
+            setting: Value(WITH_USERS[setting], "by default with users") for setting in by_default & WITH_USERS.keys()
+        }
+    return found
 
 
 def _resolve(settings: Settings, stored: StoredSettings, covering: Sequence[Namespace], setting: str) -> Value:
@@ -52,13 +66,18 @@ def _resolve(settings: Settings, stored: StoredSettings, covering: Sequence[Name
             return Value(settings.namespaces[namespace][setting], f"namespace {namespace} in the TOML file")
         if setting in stored.get(namespace, {}):
             return Value(namespace_value(setting, stored[namespace][setting]), f"namespace {namespace}")
-    return Value(getattr(settings, setting), settings.origins.get(setting, "by default"))
+    return Value(getattr(settings, setting), settings.origins.get(setting, BY_DEFAULT))
 
 
 def rules_of(connection: Connection, settings: Settings, repository: RepositoryName) -> Rules:
     """As they are in this transaction."""
-    stored = queries.namespace_settings(connection, Namespace.covering(repository))
-    return Rules(**{name: value.value for name, value in resolve(settings, stored, repository).items()})
+    return Rules(**{name: value.value for name, value in values_of(connection, settings, repository).items()})
+
+
+def values_of(connection: Connection, settings: Settings, name: str) -> dict[str, Value]:
+    """What holds for a repository or a namespace, and why."""
+    stored = queries.namespace_settings(connection, Namespace.covering(name))
+    return resolve(settings, stored, name, has_users=queries.has_users(connection))
 
 
 def demand(connection: Connection, settings: Settings, repository: RepositoryName) -> None:
@@ -94,8 +113,7 @@ class Namespaces:
 
     async def show(self, name: str) -> dict[str, Value]:
         """What holds for a repository or a namespace, and why."""
-        stored = await self._database.read(queries.namespace_settings, Namespace.covering(name))
-        return resolve(self._settings, stored, name)
+        return await self._database.read(values_of, self._settings, name)
 
     async def set(self, name: Namespace, values: Mapping[str, str], by: str = "") -> None:
         """Makes the namespace when it is not there. Raises NAME_INVALID (409) where the TOML file goes before."""

@@ -53,7 +53,7 @@ class PullCache:
         if entry is None or entry.stamp is None or not _is_pull(scope):
             return None
         assert self.registry is not None  # noqa: S101 - an entry came from it
-        if self.registry.stamp() != entry.stamp:
+        if scope.get("charthouse.stamp") != entry.stamp:
             return None
         self._entries.move_to_end((scope["method"], scope["path"]))
         return entry.finished

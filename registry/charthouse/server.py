@@ -1,5 +1,6 @@
 """`charthouse serve`: what has to be right before it starts, and what it says then."""
 
+import asyncio
 import errno
 import functools
 import os
@@ -7,6 +8,7 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -17,7 +19,7 @@ from charthouse.errors import DatabaseError
 from charthouse.locks import FileLock, server_lock
 from charthouse.processes import Application, Build, Workers, serve_here
 from charthouse.request_log import LineWriter, start_logging
-from charthouse.settings import Settings, SettingsError
+from charthouse.settings import DATABASE_NAME, Settings, SettingsError
 from charthouse.tls import Tls, open_tls
 
 MOST_FILES = 65536  # open at once in a process
@@ -30,14 +32,25 @@ def build_app(settings: Settings) -> Application:
     return create_app(settings)
 
 
-def serve(settings: Settings, build: Build = build_app) -> int:
+def is_closed(settings: Settings) -> bool:
+    """Whether there are users. Where nothing is yet, nobody is, and nothing is made to find that out."""
+    if not settings.database and not (settings.data / DATABASE_NAME).exists():
+        return False
+    from charthouse.composition import has_users  # the parent of several workers needs no more of it
+
+    return asyncio.run(has_users(settings))
+
+
+def serve(settings: Settings, build: Build = build_app, is_closed: Callable[[Settings], bool] = is_closed) -> int:
     """Serves until SIGTERM or Ctrl+C. Returns the exit status."""
     lines = LineWriter(sys.stderr)
     start_logging(lines, time.time)
     _allow_many_connections()
     try:
         with ExitStack() as held:
-            _refuse_strangers(settings)
+            closed = not settings.ephemeral and is_closed(settings)
+            if not closed:
+                _refuse_strangers(settings)
             if settings.ephemeral:
                 from charthouse.testing.running import serve as serve_ephemeral  # nothing of it in a normal server
 
@@ -46,7 +59,7 @@ def serve(settings: Settings, build: Build = build_app) -> int:
             held.callback(_lock(settings.data).release)
             tls = open_tls(settings)
             sockets = [held.enter_context(bound) for bound in bind(settings)]
-            announce = functools.partial(_announce, settings, sockets, tls)
+            announce = functools.partial(_announce, settings, sockets, tls, is_closed=closed)
             if settings.workers == 1:
                 return serve_here(settings, build, sockets, lines, announce, tls)
             return Workers(settings, build, sockets, announce).run()
@@ -75,13 +88,14 @@ def _refuse_strangers(settings: Settings) -> None:
         return
     if not settings.on_loopback:
         raise SettingsError(
-            f"--host {','.join(settings.host)} can be reached from other machines, and there are no users yet: give"
-            " --open-to-everyone to let anyone push, or leave --host at 127.0.0.1 and ::1"
+            f"--host {','.join(settings.host)} can be reached from other machines, and there are no users yet: make"
+            " them with `charthouse init`, give --open-to-everyone to let anyone push, or leave --host at 127.0.0.1 and"
+            " ::1"
         )
     if settings.public_url:
         raise SettingsError(
             f"--public-url {settings.public_url} says that others reach this registry, and there are no users yet:"
-            " give --open-to-everyone to let anyone push"
+            " make them with `charthouse init`, or give --open-to-everyone to let anyone push"
         )
 
 
@@ -123,28 +137,39 @@ def _lock(data: Path) -> FileLock:
     return lock
 
 
-def _announce(settings: Settings, sockets: list[socket.socket], tls: Tls | None) -> None:
+def _announce(settings: Settings, sockets: list[socket.socket], tls: Tls | None, *, is_closed: bool) -> None:
     urls = [url_of(bound, "https" if tls else "http") for bound in sockets]
     loopback = [url for url in urls if urlsplit(url).hostname in ("127.0.0.1", "::1")]
     sys.stdout.write(f"listening on {(loopback or urls)[0]}\n")
     sys.stdout.flush()
-    _print_banner(_banner(settings, urls, urlsplit(settings.public_url or (loopback or urls)[0]), tls))
+    _print_banner(
+        _banner(settings, urls, urlsplit(settings.public_url or (loopback or urls)[0]), tls, is_closed=is_closed)
+    )
 
 
-def _banner(settings: Settings, urls: list[str], url: SplitResult, tls: Tls | None) -> list[tuple[str, str]]:
+def _banner(
+    settings: Settings, urls: list[str], url: SplitResult, tls: Tls | None, *, is_closed: bool
+) -> list[tuple[str, str]]:
     host = f"localhost:{url.port}" if url.hostname in ("127.0.0.1", "::1") else url.netloc
     authority = shlex.quote(str(tls.authority)) if tls and tls.authority and not settings.public_url else ""
     flag = " --plain-http" if url.scheme == "http" else f" --ca-file {authority}" if authority else ""
     is_local = settings.on_loopback and not settings.public_url
+    policy = settings.policy if "policy" in settings.origins or not is_closed else "charts"
     return [
         ("address", ", ".join(urls)),
         ("data", f"{settings.data.absolute()}{_database(settings)}"),
-        ("who may push", "anyone on this machine" if is_local else "anyone who reaches it: there are no users"),
-        ("policy", {"oci": "oci: anything", "charts": "charts: charts and what belongs to them"}[settings.policy]),
+        ("who may push", _who_may_push(f"{host}{flag}", is_local=is_local, is_closed=is_closed)),
+        ("policy", {"oci": "oci: anything", "charts": "charts: charts and what belongs to them"}[policy]),
         ("push", f"helm push mychart-1.0.0.tgz oci://{host}{flag}"),
         ("install", f"helm install myrelease oci://{host}/mychart --version 1.0.0{flag}"),
         *([("trust", f"on Linux, export SSL_CERT_FILE={authority} in place of --ca-file")] if authority else []),
     ]
+
+
+def _who_may_push(host: str, *, is_local: bool, is_closed: bool) -> str:
+    if is_closed:
+        return f"users who were granted it: helm registry login {host}"
+    return "anyone on this machine" if is_local else "anyone who reaches it: there are no users"
 
 
 def _database(settings: Settings) -> str:

@@ -20,6 +20,7 @@ from charthouse.errors import RegistryError
 from charthouse.names import Namespace
 
 PREFIX = "CHARTHOUSE_"
+CONFIG, PASSWORD_FILE = PREFIX + "CONFIG", PREFIX + "ADMIN_PASSWORD_FILE"  # variables that are no settings
 DATABASE_NAME = "charthouse.db"
 FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
 
@@ -314,7 +315,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environ.items()
-        if name.startswith(PREFIX) and name != PREFIX + "CONFIG" and not _is_from_kubernetes(name, value)
+        if name.startswith(PREFIX) and name not in (CONFIG, PASSWORD_FILE) and not _is_from_kubernetes(name, value)
     }
 
 

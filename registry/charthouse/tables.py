@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "0003"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0004"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -203,4 +203,38 @@ newest_versions = Table(
     ForeignKeyConstraint(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("password", Text, nullable=False),  # its hash
+    Column("administrator", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_name", Key, primary_key=True),
+    Column("user_name", Key, primary_key=True),
+)
+
+# What a user, `@` and a group's name, or `anonymous` may do with the repositories of a pattern.
+grants = Table(
+    "grants",
+    metadata,
+    Column("subject", Key, primary_key=True),
+    Column("pattern", Key, primary_key=True),
+    Column("actions", Text, nullable=False),
+)
+
+# Raised in every transaction that changes one of the three: what is remembered of them is good while it holds.
+access_generation = Table(
+    "access_generation",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
 )

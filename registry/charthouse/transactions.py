@@ -40,6 +40,7 @@ class ManifestPush:
     by: str
     now: int
     rules: Rules
+    may_overwrite: bool
 
 
 class RulesMoved(Exception):

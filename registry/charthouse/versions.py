@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from charthouse.errors import ManifestInvalid, VersionImmutable
+from charthouse.errors import Denied, ManifestInvalid, VersionImmutable
 from charthouse.helm import rules
 from charthouse.helm.versions import Version, VersionInvalid, tag_of as tag_of_version
 from charthouse.names import Tag
@@ -39,8 +39,11 @@ def moves(there: Tagged | None, tag: Tag, push: ManifestPush) -> bool:
         _keep_kind(there, tag, push)
     if push.chart is None:
         _keep_image(there, tag, push)
+        _demand_overwrite(tag, there, push)
         return True
     if not _is_fixed_version(there, tag, push.rules.versions):
+        if (there.config, there.layer) != (push.chart.config, push.chart.layer):
+            _demand_overwrite(tag, there, push)
         return True
     if (there.config, there.layer) != (push.chart.config, push.chart.layer):
         raise VersionImmutable(_refusal(there, push, push.chart))
@@ -70,6 +73,16 @@ def _keep_image(there: Tagged, tag: Tag, push: ManifestPush) -> None:
     """Never the tags of digests: clients keep lists of signatures there, and move them."""
     if push.rules.images == "immutable" and not there.is_chart and not rules.is_digest_tag(tag):
         raise VersionImmutable(f"{_there(there, push, f'tag {tag}', 'tags')}\npush it under another tag")
+
+
+def _demand_overwrite(tag: Tag, there: Tagged, push: ManifestPush) -> None:
+    """The same chart again, or its first provenance file, replaces nothing."""
+    if not push.may_overwrite:
+        who = push.by or "who does not sign in"
+        raise Denied(
+            f"{push.repository} has {tag} already ({there.digest}), and {who} may push but not overwrite: raise the"
+            " version, or have the action overwrite granted"
+        )
 
 
 def _keep_kind(there: Tagged, tag: Tag, push: ManifestPush) -> None:

@@ -102,7 +102,10 @@ def build(settings: Settings) -> Program:
 def main(flags: str, limits: str, builds: str) -> int:
     for name, value in json.loads(limits).items():
         setattr(http_protocol, name, value)
-    return serve(load(json.loads(flags), environ={}), {"program": build, "registry": build_app}[builds])
+    settings = load(json.loads(flags), environ={})
+    if builds == "registry":
+        return serve(settings, build_app)
+    return serve(settings, build, lambda _: False)  # the program has no database to look for users in
 
 
 # A running server, and what a client says to it

@@ -1,1 +1,1 @@
-"""Who asks, and what they may do."""
+"""Who asks, and what he may: users, groups, grants, and how each shows who he is."""

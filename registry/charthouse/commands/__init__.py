@@ -45,12 +45,16 @@ def existing(data: Path | None, database: str | None, config: Path | None) -> Se
     return settings
 
 
-def with_registry(settings: Settings, work: Callable[["Registry"], Coroutine[Any, Any, T]]) -> T:
-    """What `work` gives for that registry, with a server running beside it or without."""
+def with_registry(
+    settings: Settings,
+    work: Callable[["Registry"], Coroutine[Any, Any, T]],
+    opening: "Callable[[Settings], Coroutine[Any, Any, Registry]] | None" = None,
+) -> T:
+    """What `work` gives for that registry, with a server running beside it or without. `opening` may make it."""
     from charthouse.composition import open_existing
 
     async def run() -> T:
-        registry = await open_existing(settings)
+        registry = await (opening or open_existing)(settings)
         try:
             return await work(registry)
         finally:

@@ -2,9 +2,8 @@
 
 from charthouse.oci import discovery, management, pull, push
 from charthouse.oci.routing import Api
-from charthouse.origin import Origins
 
 
-def create_api(origins: Origins) -> Api:
+def create_api() -> Api:
     # Push first: `blobs/uploads` is no digest.
-    return Api(push.chapter, pull.chapter, discovery.chapter, management.chapter, origins=origins)
+    return Api(push.chapter, pull.chapter, discovery.chapter, management.chapter)

@@ -8,14 +8,14 @@ from starlette.responses import Response
 from charthouse.manifest import OCI_INDEX
 from charthouse.names import Digest, RepositoryName
 from charthouse.oci.call import Call
-from charthouse.oci.routing import Chapter
+from charthouse.oci.routing import Chapter, Right
 from charthouse.queries import Referrer
 
 chapter = Chapter()
 
 
-@chapter.route("GET", "/{repository}/tags/list")  # end-8a, end-8b
-@chapter.route("HEAD", "/{repository}/tags/list")
+@chapter.route("GET", "/{repository}/tags/list", Right.PULL)  # end-8a, end-8b
+@chapter.route("HEAD", "/{repository}/tags/list", Right.PULL)
 async def list_tags(call: Call, repository: RepositoryName) -> Response:
     last, limit = call.page
     tags, more = await call.registry.list_tags(repository, last, limit)
@@ -23,8 +23,8 @@ async def list_tags(call: Call, repository: RepositoryName) -> Response:
     return _json({"name": repository, "tags": tags}, headers=link)
 
 
-@chapter.route("GET", "/{repository}/referrers/{digest}")  # end-12a, end-12b
-@chapter.route("HEAD", "/{repository}/referrers/{digest}")
+@chapter.route("GET", "/{repository}/referrers/{digest}", Right.PULL)  # end-12a, end-12b
+@chapter.route("HEAD", "/{repository}/referrers/{digest}", Right.PULL)
 async def list_referrers(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     artifact_type = call.parameter("artifactType")
     last, limit = call.page
@@ -37,11 +37,11 @@ async def list_referrers(call: Call, repository: RepositoryName, digest: Digest)
     return _json(index, media_type=OCI_INDEX, headers=headers)
 
 
-@chapter.route("GET", "/_catalog")
-@chapter.route("HEAD", "/_catalog")
+@chapter.route("GET", "/_catalog", Right.CATALOG)
+@chapter.route("HEAD", "/_catalog", Right.CATALOG)
 async def list_repositories(call: Call) -> Response:
     last, limit = call.page
-    names, more = await call.registry.list_repositories(last, limit)
+    names, more = await call.registry.list_repositories(last, limit, call.caller)
     link = next_link("/v2/_catalog", n=str(limit), last=names[-1]) if more and names else {}
     return _json({"repositories": names}, headers=link)
 

@@ -9,7 +9,7 @@ from charthouse.core import Blob
 from charthouse.errors import RangeNotSatisfiable
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.oci.call import Call
-from charthouse.oci.routing import Chapter
+from charthouse.oci.routing import Chapter, Right
 from charthouse.queries import StoredManifest
 
 chapter = Chapter()
@@ -41,14 +41,14 @@ class BlobResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-@chapter.route("GET", "/")  # end-1
-@chapter.route("GET", "")
-@chapter.route("HEAD", "/")
+@chapter.route("GET", "/", Right.PING)  # end-1
+@chapter.route("GET", "", Right.PING)
+@chapter.route("HEAD", "/", Right.PING)
 async def ping(_: Call) -> Response:
     return Response(b"{}", media_type="application/json", headers={"Docker-Distribution-API-Version": "registry/2.0"})
 
 
-@chapter.route("HEAD", "/{repository}/blobs/{digest}")  # end-2
+@chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK)  # end-2
 async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     blob = await call.registry.get_blob(repository, digest)
     call.good_for(repository, blob.generation)
@@ -58,7 +58,7 @@ async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> R
     return Response(headers=headers | {"Content-Length": str(blob.size)})
 
 
-@chapter.route("GET", "/{repository}/blobs/{digest}")  # end-2
+@chapter.route("GET", "/{repository}/blobs/{digest}", Right.PULL)  # end-2
 async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     blob = await call.registry.get_blob(repository, digest)
     call.good_for(repository, blob.generation)
@@ -75,7 +75,7 @@ async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Re
     )
 
 
-@chapter.route("HEAD", "/{repository}/manifests/{reference}")  # end-3
+@chapter.route("HEAD", "/{repository}/manifests/{reference}", Right.LOOK)  # end-3
 async def head_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
     manifest = await call.registry.get_manifest(repository, reference)
     call.good_for(repository, manifest.generation)
@@ -85,7 +85,7 @@ async def head_manifest(call: Call, repository: RepositoryName, reference: Refer
     return Response(headers=headers | {"Content-Length": str(manifest.size)})
 
 
-@chapter.route("GET", "/{repository}/manifests/{reference}")  # end-3
+@chapter.route("GET", "/{repository}/manifests/{reference}", Right.PULL)  # end-3
 async def get_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
     manifest = await call.registry.get_manifest(repository, reference)
     call.good_for(repository, manifest.generation)

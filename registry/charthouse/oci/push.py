@@ -6,13 +6,13 @@ from charthouse.errors import DigestInvalid, NameInvalid
 from charthouse.manifest import MANIFEST_LIMIT
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.oci.call import Call
-from charthouse.oci.routing import Chapter
+from charthouse.oci.routing import Chapter, Right
 
 chapter = Chapter()
 
 
-@chapter.route("POST", "/{repository}/blobs/uploads/")  # end-4a, end-4b, end-11
-@chapter.route("POST", "/{repository}/blobs/uploads")
+@chapter.route("POST", "/{repository}/blobs/uploads/", Right.PUSH)  # end-4a, end-4b, end-11
+@chapter.route("POST", "/{repository}/blobs/uploads", Right.PUSH)
 async def start_upload(call: Call, repository: RepositoryName) -> Response:
     digest, mount = call.parameter("digest"), call.parameter("mount")
     if digest is not None:
@@ -27,19 +27,19 @@ async def start_upload(call: Call, repository: RepositoryName) -> Response:
     return _accepted(repository, await call.registry.start_upload(repository, call.caller), 0)
 
 
-@chapter.route("GET", "/{repository}/blobs/uploads/{upload_id}")  # end-13
+@chapter.route("GET", "/{repository}/blobs/uploads/{upload_id}", Right.PUSH)  # end-13
 async def get_upload(call: Call, repository: RepositoryName, upload_id: str) -> Response:
     offset = await call.registry.upload_offset(repository, upload_id, call.caller)
     return _accepted(repository, upload_id, offset, status=204)
 
 
-@chapter.route("PATCH", "/{repository}/blobs/uploads/{upload_id}")  # end-5
+@chapter.route("PATCH", "/{repository}/blobs/uploads/{upload_id}", Right.PUSH)  # end-5
 async def append(call: Call, repository: RepositoryName, upload_id: str) -> Response:
     offset = await call.registry.append(repository, upload_id, call.caller, call.pieces(), call.content_range)
     return _accepted(repository, upload_id, offset)
 
 
-@chapter.route("PUT", "/{repository}/blobs/uploads/{upload_id}")  # end-6
+@chapter.route("PUT", "/{repository}/blobs/uploads/{upload_id}", Right.PUSH)  # end-6
 async def finish_upload(call: Call, repository: RepositoryName, upload_id: str) -> Response:
     wanted = call.parameter("digest")
     if wanted is None:
@@ -49,13 +49,13 @@ async def finish_upload(call: Call, repository: RepositoryName, upload_id: str) 
     return _created(repository, digest)
 
 
-@chapter.route("DELETE", "/{repository}/blobs/uploads/{upload_id}")  # end-14
+@chapter.route("DELETE", "/{repository}/blobs/uploads/{upload_id}", Right.PUSH)  # end-14
 async def cancel_upload(call: Call, repository: RepositoryName, upload_id: str) -> Response:
     await call.registry.cancel_upload(repository, upload_id, call.caller)
     return Response(status_code=204)
 
 
-@chapter.route("PUT", "/{repository}/manifests/{reference}")  # end-7a, end-7b
+@chapter.route("PUT", "/{repository}/manifests/{reference}", Right.PUSH)  # end-7a, end-7b
 async def put_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
     tags = [Tag.parse(tag) for tag in call.parameters.get("tag", ())]
     content = await call.read_limited(MANIFEST_LIMIT)

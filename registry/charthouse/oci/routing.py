@@ -5,7 +5,9 @@ it 0.5 ms each time (docs/performance.md).
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -18,10 +20,10 @@ from charthouse.errors import NameUnknown, RegistryError, Unsupported
 from charthouse.names import Digest, RepositoryName, parse_reference, shown
 from charthouse.oci.call import Call
 from charthouse.oci.errors import render
-from charthouse.origin import Origins
 
 Handler = Callable[..., Awaitable[Response]]
 
+ROUTE = "charthouse.route"  # where a call's route is kept once it was found
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the request log
 
 # What stands in braces in a route, and how it is parsed. A repository may itself have a component `blobs`, so it takes
@@ -34,15 +36,43 @@ _PARTS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+class Right(Enum):
+    """What a route asks of its caller, in a word."""
+
+    PING = auto()
+    CATALOG = auto()
+    LOOK = auto()  # whether something is there
+    PULL = auto()
+    PUSH = auto()
+    DELETE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call goes: who answers it, what it asks of its caller, and the parts of its path, not parsed yet."""
+
+    handler: Handler
+    right: Right
+    parts: Mapping[str, str]
+
+    @property
+    def repository(self) -> str | None:
+        return self.parts.get("repository")
+
+    @property
+    def is_of_blob(self) -> bool:
+        return "digest" in self.parts
+
+
 class Chapter:
     """The routes of one chapter of the specification, in the order in which they are tried."""
 
     def __init__(self) -> None:
-        self.routes: list[tuple[str, str, Handler]] = []
+        self.routes: list[tuple[str, str, Right, Handler]] = []
 
-    def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
+    def route(self, method: str, path: str, right: Right) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
-            self.routes.append((method, path, handler))
+            self.routes.append((method, path, right, handler))
             return handler
 
         return add
@@ -51,20 +81,19 @@ class Chapter:
 class Api:
     """The ASGI application under /v2/."""
 
-    def __init__(self, *chapters: Chapter, origins: Origins) -> None:
-        self._origins = origins
+    def __init__(self, *chapters: Chapter) -> None:
         self.registry: Registry | None = None  # there once the application has started
-        self._resources: dict[re.Pattern[str], dict[str, Handler]] = {}
+        self._resources: dict[re.Pattern[str], dict[str, tuple[Handler, Right]]] = {}
         for chapter in chapters:
-            for method, path, handler in chapter.routes:
-                self._resources.setdefault(_pattern(path), {})[method] = handler
+            for method, path, right, handler in chapter.routes:
+                self._resources.setdefault(_pattern(path), {})[method] = handler, right
 
     def at_once(self, _: Scope) -> Finished | None:
         """Everything here may have to wait for the database."""
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["charthouse.registry"], scope["charthouse.origins"] = self.registry, self._origins
+        scope["charthouse.registry"] = self.registry
         try:
             response = await self._answer(Call(scope, receive, send))
             await response(scope, receive, send)
@@ -73,16 +102,26 @@ class Api:
         except ClientDisconnect:
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
 
-    async def _answer(self, call: Call) -> Response:
-        path, method = call.scope["path"], call.scope["method"]
+    def route(self, scope: Scope) -> Route:
+        """Found once for each call. Raises UNSUPPORTED (405), NAME_UNKNOWN."""
+        found: Route | None = scope.get(ROUTE)
+        if found is None:
+            found = scope[ROUTE] = self._find(scope["method"], scope["path"])
+        return found
+
+    def _find(self, method: str, path: str) -> Route:
         for pattern, handlers in self._resources.items():
             if match := pattern.fullmatch(path):
                 if method not in handlers:
                     allowed = ", ".join(sorted(handlers))
                     raise Unsupported(f"{method} is not possible on {shown(path)}", headers={"Allow": allowed})
-                parts = {name: _PARTS[name][1](text) for name, text in match.groupdict().items()}
-                return await handlers[method](call, **parts)
+                return Route(*handlers[method], match.groupdict())
         raise NameUnknown(f"{shown(path)} is no address of the distribution API")
+
+    async def _answer(self, call: Call) -> Response:
+        route = self.route(call.scope)
+        parts = {name: _PARTS[name][1](text) for name, text in route.parts.items()}
+        return await route.handler(call, **parts)
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -77,3 +77,17 @@ from charthouse.queries.rows import (
     escaped as escaped,
     unescaped as unescaped,
 )
+from charthouse.queries.users import (
+    access_generation as access_generation,
+    add_member as add_member,
+    add_user as add_user,
+    directory as directory,
+    has_users as has_users,
+    raise_access_generation as raise_access_generation,
+    remove_grant as remove_grant,
+    remove_member as remove_member,
+    remove_user as remove_user,
+    set_disabled as set_disabled,
+    set_grant as set_grant,
+    set_password as set_password,
+)

@@ -1,6 +1,6 @@
 """Repositories, and the generation that is raised with every change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import text
 
@@ -15,9 +15,13 @@ _REPOSITORY_ID = text("SELECT id FROM repositories WHERE name = :name")
 _RELEASE_BLOBS = text("DELETE FROM repository_blobs WHERE repository_id = :repository_id")
 _DELETE_MANIFESTS = text("DELETE FROM manifests WHERE repository_id = :repository_id")
 _GENERATION = text("SELECT generation FROM repositories WHERE name = :name")
+_LAST = "\U0010ffff"  # after everything that a name has
+_LIST_ONE = text("""
+    SELECT name FROM repositories
+    WHERE name = :name AND name > :last AND EXISTS (SELECT 1 FROM manifests WHERE repository_id = repositories.id)""")
 _LIST_REPOSITORIES = text("""
     SELECT name FROM repositories
-    WHERE name > :last AND EXISTS (SELECT 1 FROM manifests WHERE repository_id = repositories.id)
+    WHERE name > :last AND name < :end AND EXISTS (SELECT 1 FROM manifests WHERE repository_id = repositories.id)
     ORDER BY name LIMIT :limit""")
 
 
@@ -43,10 +47,28 @@ def empty_repository(connection: Connection, repository_id: int) -> int:
     return connection.execute(_DELETE_MANIFESTS, {"repository_id": repository_id}).rowcount
 
 
-@one_statement
-def list_repositories(connection: Connection, last: str, limit: int) -> list[str]:
-    """Repositories that hold a manifest, by name in byte order, after `last`."""
-    return list(connection.execute(_LIST_REPOSITORIES, {"last": last, "limit": limit}).scalars())
+def list_repositories(
+    connection: Connection, last: str, limit: int, patterns: Sequence[str] | None = None
+) -> list[str]:
+    """Repositories that hold a manifest, by name in byte order, after `last`; of those only that a pattern covers.
+
+    A pattern is a range of names, so a page costs a look-up each and never reads what it does not list.
+    """
+    if patterns is None:
+        return _listed(connection, last, _LAST, limit)
+    found = {name for pattern in patterns for name in _covered(connection, pattern, last, limit)}
+    return sorted(found)[:limit]
+
+
+def _covered(connection: Connection, pattern: str, last: str, limit: int) -> list[str]:
+    if pattern.endswith("/*"):
+        return _listed(connection, max(last, pattern[:-1]), pattern[:-2] + "0", limit)  # 0 follows / in byte order
+    return list(connection.execute(_LIST_ONE, {"name": pattern, "last": last}).scalars())
+
+
+def _listed(connection: Connection, last: str, end: str, limit: int) -> list[str]:
+    parameters = {"last": last, "end": end, "limit": limit}
+    return list(connection.execute(_LIST_REPOSITORIES, parameters).scalars())
 
 
 def is_reachable(connection: Connection) -> bool:

@@ -1,0 +1,118 @@
+"""What a subject may do: the union of what it was granted. There is nothing that takes away."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from charthouse.errors import GrantInvalid, RegistryError
+from charthouse.names import RepositoryName, shown
+
+PULL, PUSH, OVERWRITE, DELETE = "pull", "push", "overwrite", "delete"
+ACTIONS = (PULL, PUSH, OVERWRITE, DELETE)  # in the order in which they are written
+ANONYMOUS = "anonymous"
+EVERYTHING = "*"
+
+
+class Pattern(str):
+    """`team-a/app` is that repository, `team-a/*` all below team-a however deep, `*` all there are."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises GRANT_INVALID (400)."""
+        name = text.removesuffix("/*")
+        try:
+            return cls(text if text == EVERYTHING else RepositoryName.parse(name) + text[len(name) :])
+        except RegistryError:
+            raise GrantInvalid(
+                f"{shown(text)} is no pattern of repositories: write team-a/app, team-a/* for all below team-a, or *"
+            ) from None
+
+    def covers(self, repository: str) -> bool:
+        if self == EVERYTHING:
+            return True
+        return repository.startswith(self[:-1]) if self.endswith("/*") else self == repository
+
+
+def parse_actions(text: str) -> frozenset[str]:
+    """`pull,push`. Raises GRANT_INVALID (400)."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in ACTIONS]
+    if unknown or not words:
+        raise GrantInvalid(f"{shown(text)} are no actions: write some of {', '.join(ACTIONS)}, separated by commas")
+    return frozenset(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`subject` is a user's name, `anonymous`, or `@` and a group's name."""
+
+    subject: str
+    pattern: Pattern
+    actions: frozenset[str]
+
+    def allows(self, action: str, repository: str) -> bool:
+        return action in self.actions and self.pattern.covers(repository)
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.pattern} {','.join(action for action in ACTIONS if action in self.actions)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Of one subject: its own grants and those of its groups; an administrator needs none."""
+
+    grants: Sequence[Grant] = ()
+    is_administrator: bool = False
+
+    def allows(self, action: str, repository: str) -> bool:
+        return self.is_administrator or self.why(action, repository) is not None
+
+    def why(self, action: str, repository: str) -> Grant | None:
+        """The grant that allows it."""
+        return next((grant for grant in self.grants if grant.allows(action, repository)), None)
+
+    @property
+    def readable(self) -> Sequence[Pattern] | None:
+        """What may be listed; None is everything."""
+        patterns = {grant.pattern for grant in self.grants if PULL in grant.actions}
+        return None if self.is_administrator or EVERYTHING in patterns else sorted(patterns)
+
+
+EVERY_RIGHT = Rights(is_administrator=True)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    password: str  # its hash
+    is_administrator: bool
+    is_disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody."""
+
+    generation: int = 0
+    users: Mapping[str, User] = field(default_factory=dict)
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)  # names of groups to names of users
+    grants: Sequence[Grant] = ()
+
+    @property
+    def is_open(self) -> bool:
+        return not self.users
+
+    def rights_of(self, name: str) -> Rights:
+        """Of a user; without a name, of whoever does not say who he is. What anonymous may, everybody may."""
+        if self.is_open:
+            return EVERY_RIGHT
+        user = self.users.get(name)
+        if user and user.is_disabled:
+            return Rights()
+        subjects = {ANONYMOUS, name, *(f"@{group}" for group, members in self.groups.items() if name in members)}
+        return Rights(tuple(self._of(subjects)), is_administrator=bool(user and user.is_administrator))
+
+    def _of(self, subjects: set[str]) -> Iterable[Grant]:
+        return (grant for grant in self.grants if grant.subject in subjects)

@@ -1,0 +1,142 @@
+"""Users, groups and grants: every operation on them, and the directory of all as it is now."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+from charthouse import queries
+from charthouse.auth.access import ANONYMOUS, Directory, Grant, Pattern
+from charthouse.auth.passwords import Passwords
+from charthouse.database import Connection, Database, P, Query, T
+from charthouse.errors import AdministratorMissing, GrantInvalid, UserExists, UserNameInvalid, UserUnknown
+from charthouse.fresh import Fresh
+from charthouse.names import shown
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
+
+
+class Users:
+    def __init__(self, database: Database, now: Callable[[], int]) -> None:
+        self._database = database
+        self._now = now
+        self._directory: Directory | None = None
+        self._stamp: int | None = None  # the database's, when the directory was last seen to hold
+        self._generation = Fresh(lambda: database.read(queries.access_generation))
+
+    def current(self, stamp: int | None) -> Directory | None:
+        """The directory, where it is certain without asking that it holds: nothing was committed since."""
+        return self._directory if stamp is not None and stamp == self._stamp else None
+
+    async def directory(self) -> Directory:
+        """As it is after the last acknowledged change, on whatever worker or server that was made."""
+        stamp = self._database.stamp()
+        if (current := self.current(stamp)) is not None:
+            return current
+        generation = await self._generation()
+        if self._directory is None or self._directory.generation != generation:
+            self._directory = await self._database.scan(queries.directory)
+        self._stamp = stamp
+        return self._directory
+
+    # --- users --------------------------------------------------------------------------------------------------------
+
+    async def add(self, name: str, password: str, *, administrator: bool = False) -> None:
+        """Raises USER_NAME_INVALID, PASSWORD_INVALID, USER_EXISTS, and ADMINISTRATOR_MISSING before there is one."""
+        _check_name(name)
+        hashed = Passwords().hash(password)
+        await self._change(_add, name, hashed, self._now(), administrator=administrator)
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Raises USER_UNKNOWN, PASSWORD_INVALID."""
+        await self._change(_known, queries.set_password, name, Passwords().hash(password))
+
+    async def set_disabled(self, name: str, *, disabled: bool) -> None:
+        """Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left to administrate."""
+        await self._change(_set_disabled, name, disabled=disabled)
+
+    async def remove(self, name: str) -> None:
+        """With all grants. Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left."""
+        await self._change(_remove, name)
+
+    # --- groups and grants --------------------------------------------------------------------------------------------
+
+    async def add_to_group(self, group: str, name: str) -> None:
+        """Raises USER_NAME_INVALID, USER_UNKNOWN."""
+        _check_name(group)
+        await self._change(_join, group, name)
+
+    async def remove_from_group(self, group: str, name: str) -> None:
+        """Raises USER_UNKNOWN."""
+        await self._change(_known, queries.remove_member, group, name)
+
+    async def grant(self, subject: str, pattern: Pattern, actions: frozenset[str]) -> None:
+        """In place of what the subject had for that pattern. Raises USER_UNKNOWN, GRANT_INVALID."""
+        await self._change(_grant, Grant(subject, pattern, actions))
+
+    async def revoke(self, subject: str, pattern: Pattern) -> None:
+        """Raises USER_UNKNOWN when there is no such grant."""
+        await self._change(_known, queries.remove_grant, subject, pattern)
+
+    def _change(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        def change(connection: Connection) -> T:
+            queries.raise_access_generation(connection)
+            return query(connection, *args, **kwargs)
+
+        return self._database.write(change)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or name == ANONYMOUS:
+        raise UserNameInvalid(
+            f"{shown(name)} cannot be a name: use at most 64 letters, digits, '.', '_' and '-', beginning with a letter"
+            " or a digit"
+        )
+
+
+def _add(connection: Connection, name: str, hashed: str, now: int, *, administrator: bool) -> None:
+    if not administrator and not queries.has_users(connection):
+        raise AdministratorMissing(
+            "there is no administrator yet: `charthouse init` makes one, and closes the registry"
+        )
+    if not queries.add_user(connection, name, hashed, now, administrator=administrator):
+        raise UserExists(f"there is a user {name} already: `charthouse user passwd {name}` gives a new password")
+
+
+def _set_disabled(connection: Connection, name: str, *, disabled: bool) -> None:
+    _known(connection, queries.set_disabled, name, disabled=disabled)
+    _keep_an_administrator(connection, name)
+
+
+def _remove(connection: Connection, name: str) -> None:
+    _known(connection, queries.remove_user, name)
+    _keep_an_administrator(connection, name)
+
+
+def _keep_an_administrator(connection: Connection, name: str) -> None:
+    """Without users the registry would be open to everybody."""
+    users = queries.directory(connection).users.values()
+    if not any(user.is_administrator and not user.is_disabled for user in users):
+        raise AdministratorMissing(f"{name} is the last administrator: make another one first")
+
+
+def _join(connection: Connection, group: str, name: str) -> None:
+    if name not in queries.directory(connection).users:
+        raise UserUnknown(f"there is no user {name}")
+    queries.add_member(connection, group, name)
+
+
+def _grant(connection: Connection, grant: Grant) -> None:
+    directory = queries.directory(connection)
+    if directory.is_open:
+        raise GrantInvalid("there are no users, and everybody may do everything: `charthouse init` closes the registry")
+    group = grant.subject.removeprefix("@")
+    if grant.subject != ANONYMOUS and grant.subject not in directory.users:
+        if not grant.subject.startswith("@"):
+            raise UserUnknown(f"there is no user {grant.subject} (a group is written @{grant.subject})")
+        if group not in directory.groups:
+            raise UserUnknown(f"there is no group {group}: `charthouse group add {group} USER` makes it")
+    queries.set_grant(connection, grant)
+
+
+def _known(connection: Connection, query: Callable[..., bool], /, *args: str, **kwargs: bool) -> None:
+    if not query(connection, *args, **kwargs):
+        raise UserUnknown(f"there is no {' '.join(args[:2] if query is not queries.set_password else args[:1])}")
