@@ -337,7 +337,7 @@ USES = """
     def push(registry):
         registry.push({"name": "app", "version": "1.0.0"}, "team-a")
         assert [chart.repository for chart in registry.charts()] == ["team-a/app"]
-        url = registry.url + "/v2/team-a/app/tags/list"
+        url = f"http://{registry.host}/v2/team-a/app/tags/list"
         assert json.load(urllib.request.urlopen(url))["tags"] == ["1.0.0"]
 
     @pytest.mark.parametrize("number", range(4))
@@ -355,12 +355,15 @@ USES = """
     def test_ini(chart_registry, chart_registry_session):
         for registry in (chart_registry, chart_registry_session):
             assert (registry._settings.policy, registry._settings.versions) == ("oci", "immutable")
+            assert registry.url.startswith("https://")
+            assert registry._settings.host_name == ("one.test", "two.test")
 """
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "2"]])
 def test_the_pytest_fixtures_work_alone_and_with_xdist(pytester: pytest.Pytester, options: list[str]) -> None:
-    pytester.makeini("[pytest]\nchart_registry = versions=immutable\naddopts = --strict-markers")
+    settings = "versions=immutable tls=true san=one.test,two.test"
+    pytester.makeini(f"[pytest]\nchart_registry = {settings}\naddopts = --strict-markers")
     pytester.makepyfile(USES)
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=7)

@@ -24,7 +24,7 @@ from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
 from charthouse.request_log import LineWriter, RequestLog
-from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, switch
+from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, switch, words
 from charthouse.testing import shared
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
@@ -37,6 +37,7 @@ from charthouse.tls import Tls, open_tls
 T = TypeVar("T")
 Front = Callable[[Layer, "Registry"], Layer]
 
+DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
 PAGE = 1000
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
 
@@ -65,7 +66,7 @@ class Registry:
         *,
         host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
         tls: bool | str = False,
-        san: Sequence[str] = (),
+        san: str | Sequence[str] = (),
         personality: str | None = None,
         front: Front | None = None,
         given: Settings | None = None,
@@ -73,9 +74,8 @@ class Registry:
     ) -> None:
         self.clock = MovableClock()
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
-        flags = {"host": host, "port": 0, "open_to_everyone": True, "ephemeral": True, **settings}
-        self._given = _named(given or load(flags, environ={}), san)
-        self._san = tuple(san)
+        self._san = words(san)
+        self._given = _named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
         self.speaks_tls = switch(tls) or self._given.tls != "off"
         self._front = front
         self._personality = _find(personality)
