@@ -23,7 +23,7 @@ def path(tmp_path):
 
 
 def token(by: TokenKeys, now: float = NOW) -> str:
-    return tokens.make(by.signing, "ann", ACCESS, now)
+    return tokens.make(by.signing, "ann", "1", ACCESS, now)
 
 
 def verifies(by: TokenKeys, text: str, now: float = NOW) -> bool:

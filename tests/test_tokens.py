@@ -28,6 +28,7 @@ CLAIMS = {
     "iat": NOW - 60,
     "jti": "1",
     "access": ACCESS.claim,
+    "shown": "1",
 }
 GONE = object()
 
@@ -58,7 +59,7 @@ def raw(header: object, claims: object) -> str:
 
 
 def test_a_token_says_what_the_specification_asks_for():
-    text = tokens.make(KEY, "ann", ACCESS, NOW)
+    text = tokens.make(KEY, "ann", "1", ACCESS, NOW)
     header, claims = parts(text)
     assert header == {"typ": "JWT", "alg": "ES256", "kid": KEY.kid}
     assert claims.pop("jti")
@@ -69,16 +70,16 @@ def test_a_token_says_what_the_specification_asks_for():
 
 
 def test_what_was_made_is_verified_and_no_two_are_one():
-    first, second = (verify(tokens.make(KEY, "ann", ACCESS, NOW)) for _ in range(2))
+    first, second = (verify(tokens.make(KEY, "ann", "1", ACCESS, NOW)) for _ in range(2))
     assert (first.subject, first.access) == ("ann", ACCESS)
     assert first.access.allows(APP, "push")
     assert not first.access.allows(APP, "delete")
     assert first.token_id != second.token_id
-    assert verify(tokens.make(KEY, "", scope.parse([]), NOW)).subject == ""
+    assert verify(tokens.make(KEY, "", "", scope.parse([]), NOW)).subject == ""
 
 
 def test_a_token_lives_five_minutes_and_the_clocks_leeway():
-    text = tokens.make(KEY, "ann", ACCESS, NOW)
+    text = tokens.make(KEY, "ann", "1", ACCESS, NOW)
     for now in (NOW - 2 * LEEWAY, NOW, NOW + LIFETIME, NOW + LIFETIME + LEEWAY):
         assert verify(text, now)
     assert verify(text).expires == NOW + LIFETIME + LEEWAY
@@ -110,9 +111,10 @@ TABLE = {
     "nbf missing": (lambda: signed(nbf=GONE), None),
     "iat in 1 h": (lambda: signed(iat=NOW + 3600), "not valid yet"),
     "iat missing": (lambda: signed(iat=GONE), "when it was issued"),
-    "sub missing": (lambda: signed(sub=GONE), "claims sub, jti"),
-    "sub of no text": (lambda: signed(sub=1), "claims sub, jti"),
-    "jti missing": (lambda: signed(jti=GONE), "claims sub, jti"),
+    "sub missing": (lambda: signed(sub=GONE), "claims sub, jti, shown"),
+    "sub of no text": (lambda: signed(sub=1), "claims sub, jti, shown"),
+    "jti missing": (lambda: signed(jti=GONE), "claims sub, jti, shown"),
+    "shown missing": (lambda: signed(shown=GONE), "claims sub, jti, shown"),
     "valid for a day": (lambda: signed(exp=NOW + 86400), "longer than 360"),
     "jku": (lambda: signed(headers={"kid": KEY.kid, "jku": "https://example.com"}), "header"),
     "x5c": (lambda: signed(headers={"kid": KEY.kid, "x5c": []}), "header"),
@@ -165,7 +167,7 @@ def test_a_token_counts_as_the_table_says(text, fault):
         verify(text())
 
 
-GOOD = tokens.make(KEY, "ann", ACCESS, NOW)
+GOOD = tokens.make(KEY, "ann", "1", ACCESS, NOW)
 
 
 @settings(max_examples=300, deadline=None)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse import __version__, pages
 from charthouse.at_once import Finished, Layer
+from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.composition import open_registry
 from charthouse.core import Clock, Registry
@@ -58,6 +59,8 @@ class Application:
         self._pages.state.origins = origins
         self._pages.include_router(pages.router)
         self._guard = Guard(self._cache if settings.pull_cache else self._api, self._api, origins)
+        self._pages.state.guard = self._guard
+        self._pages.include_router(endpoint.router)
         self._app = _addressed(AtV2(self._pages, api=self._guard), settings)
 
     def at_once(self, scope: Scope) -> Finished | None:

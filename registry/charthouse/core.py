@@ -15,6 +15,8 @@ from functools import partial
 from charthouse import namespaces, queries, transactions
 from charthouse.admission import Admission, Admitted, Place, look_around
 from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
+from charthouse.auth.access_tokens import AccessTokens
+from charthouse.auth.issued import ApiTokens
 from charthouse.auth.users import Users
 from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
@@ -91,6 +93,8 @@ class Registry:
         self._clock = clock
         self._admission = Admission(settings)
         self.users = Users(database, self._now)
+        self.api_tokens = ApiTokens(database, self._now)
+        self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)
         limits = Limits(members=settings.archive_members)
         self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)

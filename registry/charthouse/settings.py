@@ -156,6 +156,9 @@ class Settings:
         one_of("off", "self-signed"),
         "self-signed speaks TLS with a certificate of its own, and plain HTTP too on loopback.",
     )
+    token_keys: Path | None = setting(  # noqa: RUF009 - likewise
+        None, file, "File of the keys that sign access tokens, shared by replicas; token-keys.json in data."
+    )
     tls_cert: Path | None = setting(  # noqa: RUF009 - likewise
         None, file, "Certificate for TLS, with its chain, in PEM; read again when it changes."
     )
@@ -228,6 +231,11 @@ class Settings:
     # What the TOML file says of namespaces, and where each setting came from that was given.
     namespaces: Mapping[Namespace, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def key_file(self) -> Path:
+        """Of the keys that sign access tokens."""
+        return self.token_keys or self.data / "token-keys.json"
 
     @property
     def on_loopback(self) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "0004"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0005"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -237,4 +237,16 @@ access_generation = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("generation", BigInteger, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("hash", Key, nullable=False, unique=True),  # SHA-256 of the secret
+    Column("patterns", Text, nullable=False),  # separated by commas, as the actions are
+    Column("actions", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
 )

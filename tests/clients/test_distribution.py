@@ -72,7 +72,7 @@ def ask(url: str, method: str, path: str, token: str, **options) -> httpx.Respon
 
 
 def made(key_file: Path, scopes: str = PUSH, ago: float = 0) -> str:
-    return tokens.make(TokenKeys(key_file).signing, "ann", scope.parse([scopes]), time.time() - ago)
+    return tokens.make(TokenKeys(key_file).signing, "ann", "1", scope.parse([scopes]), time.time() - ago)
 
 
 def start_upload(url: str, token: str) -> int:

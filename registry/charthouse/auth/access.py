@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from charthouse.auth.scope import Access
 from charthouse.errors import GrantInvalid, RegistryError
 from charthouse.names import RepositoryName, shown
 
@@ -11,6 +12,10 @@ PULL, PUSH, OVERWRITE, DELETE = "pull", "push", "overwrite", "delete"
 ACTIONS = (PULL, PUSH, OVERWRITE, DELETE)  # in the order in which they are written
 ANONYMOUS = "anonymous"
 EVERYTHING = "*"
+TOKEN = "token:"  # noqa: S105 - and a name: the subject that an API token is
+
+# What a token has to say for it. Clients know of no overwriting: which of the two a push is, the push finds out.
+_IN_A_TOKEN = {PULL: PULL, PUSH: PUSH, OVERWRITE: PUSH, DELETE: DELETE}
 
 
 class Pattern(str):
@@ -61,12 +66,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Of one subject: its own grants and those of its groups; an administrator needs none."""
+    """Of one subject: its own grants and those of its groups; an administrator needs none. A token narrows them."""
 
     grants: Sequence[Grant] = ()
     is_administrator: bool = False
+    token: Access | None = None
 
     def allows(self, action: str, repository: str) -> bool:
+        if self.token is not None and not self.token.allows(RepositoryName(repository), _IN_A_TOKEN[action]):
+            return False
         return self.is_administrator or self.why(action, repository) is not None
 
     def why(self, action: str, repository: str) -> Grant | None:
@@ -92,6 +100,31 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A secret with rights of its own, of which only the SHA-256 is kept. Times are Unix milliseconds."""
+
+    name: str
+    hash: str
+    patterns: Sequence[Pattern]
+    actions: frozenset[str]
+    created_at: int
+    expires_at: int | None
+    used_at: int | None
+
+    @property
+    def subject(self) -> str:
+        """No user has a name with a colon."""
+        return f"{TOKEN}{self.name}"
+
+    @property
+    def grants(self) -> Sequence[Grant]:
+        return [Grant(self.subject, pattern, self.actions) for pattern in self.patterns]
+
+    def has_ended(self, now: int) -> bool:
+        return self.expires_at is not None and now >= self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
     """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody."""
 
@@ -99,6 +132,7 @@ class Directory:
     users: Mapping[str, User] = field(default_factory=dict)
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)  # names of groups to names of users
     grants: Sequence[Grant] = ()
+    tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
 
     @property
     def is_open(self) -> bool:
@@ -112,7 +146,14 @@ class Directory:
         if user and user.is_disabled:
             return Rights()
         subjects = {ANONYMOUS, name, *(f"@{group}" for group, members in self.groups.items() if name in members)}
-        return Rights(tuple(self._of(subjects)), is_administrator=bool(user and user.is_administrator))
+        token = self.token_of(name)
+        grants = (*self._of(subjects), *(token.grants if token else ()))
+        return Rights(grants, is_administrator=bool(user and user.is_administrator))
+
+    def token_of(self, subject: str) -> ApiToken | None:
+        if not subject.startswith(TOKEN):
+            return None
+        return next((token for token in self.tokens.values() if token.subject == subject), None)
 
     def _of(self, subjects: set[str]) -> Iterable[Grant]:
         return (grant for grant in self.grants if grant.subject in subjects)

@@ -5,21 +5,28 @@ has not said who he is, 403 for everybody else.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from starlette.types import Receive, Scope, Send
 
 from charthouse.at_once import Finished, Layer
+from charthouse.auth import token_request
 from charthouse.auth.access import DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
-from charthouse.auth.methods import Basic
+from charthouse.auth.access_tokens import bearer_token, is_bearer
+from charthouse.auth.issued import looks_like_one
+from charthouse.auth.methods import Basic, decoded
+from charthouse.auth.scope import CATALOG, SERVICE, Access
+from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
 from charthouse.errors import Denied, RegistryError, Unauthorized
+from charthouse.names import RepositoryName
 from charthouse.oci.errors import render
-from charthouse.oci.routing import Api, Right
+from charthouse.oci.routing import Api, Right, Route
 from charthouse.origin import Origins
 
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="Charthouse", charset="UTF-8"'}
+SIGN_IN = "sign in first: helm registry login, oras login or docker login"
 STAMP = "charthouse.stamp"  # where the database's stamp is left for whoever comes after
 
 # What a route's word asks for: one of these actions is enough.
@@ -29,6 +36,23 @@ _ACTIONS: Mapping[Right, tuple[str, ...]] = {
     Right.PUSH: (PUSH,),
     Right.DELETE: (DELETE,),
 }
+
+
+# What a client without a token is told to ask for, as distribution does: to write it has to read too.
+_SCOPES = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+_WRITES = "pull,push"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a request shows: a name, and what the token says that showed it. Without both, nobody."""
+
+    name: str = ""
+    token: Access | None = None
+
+    @property
+    def is_nobody(self) -> bool:
+        return not self.name and self.token is None
 
 
 class Guard:
@@ -50,16 +74,24 @@ class Guard:
         if directory is None:
             return None
         if not directory.is_open:
-            header = _authorization(scope)
-            name = "" if header is None else self._basic.known(header, directory)
-            if name is None or not self._may_pull(scope, directory, name):
+            who = self._known_identity(_authorization(scope), directory)
+            if who is None or not self._may_pull(scope, directory, who):
                 return None
         return self._app.at_once(scope)
 
-    def _may_pull(self, scope: Scope, directory: Directory, name: str) -> bool:
+    def _known_identity(self, header: str | None, directory: Directory) -> Identity | None:
+        if header is None:
+            return Identity()
+        if is_bearer(header):
+            token = self.registry.access_tokens.known(header, directory)
+            return Identity(token.subject, token.access) if token else None
+        name = self._basic.known(header, directory)
+        return None if name is None else Identity(name)
+
+    def _may_pull(self, scope: Scope, directory: Directory, who: Identity) -> bool:
         try:
             route = self._api.route(scope)
-            return route.right is Right.PULL and self._rights(directory, name).allows(PULL, route.repository or "")
+            return route.right is Right.PULL and self._rights(directory, who).allows(PULL, route.repository or "")
         except RegistryError:
             return False
 
@@ -77,57 +109,107 @@ class Guard:
         directory = await self._users.directory()
         if directory.is_open:
             return Caller(host=host, rights=EVERY_RIGHT)
-        name = await self._name(scope, directory)
-        scope.setdefault("state", {})["user"] = name
-        rights = self._rights(directory, name)
-        self._check(scope, name, rights)
-        return Caller(name, host, rights)
+        who = await self._identity(scope, directory)
+        scope.setdefault("state", {})["user"] = who.name
+        self._check(scope, who, directory)
+        return Caller(who.name, host, self._rights(directory, who))
 
-    async def _name(self, scope: Scope, directory: Directory) -> str:
-        """Empty for whoever did not say."""
+    async def give_token(self, request: TokenRequest, scope: Scope) -> tuple[str, Access]:
+        """An access token for whoever asks, and what it allows. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+        directory = await self._users.directory()
+        name = ""
+        if request.authorization is not None:
+            name = await self._sign_in(request.authorization, scope, directory)
+        access = token_request.granted(request.asked, self._rights(directory, Identity(name)))
+        return self.registry.access_tokens.give(name, access, directory), access
+
+    async def _identity(self, scope: Scope, directory: Directory) -> Identity:
         header = _authorization(scope)
         if header is None:
-            return ""
-        address = scope["client"][0] if scope.get("client") else ""
+            return Identity()
         try:
-            name = await self._basic(header, directory, address)
+            if is_bearer(header) and _api_token(header) is None:
+                token = self.registry.access_tokens.take(header, directory)
+                return Identity(token.subject, token.access)
+            return Identity(await self._sign_in(header, scope, directory))
         except Unauthorized as error:
-            raise Unauthorized(error.message, headers=CHALLENGE) from None
+            raise self._challenge(scope, error.message, error="invalid_token" if is_bearer(header) else "") from None
+
+    async def _sign_in(self, header: str, scope: Scope, directory: Directory) -> str:
+        """The subject that a password or an API token shows. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+        if (secret := _api_token(header)) is not None:
+            token = self.registry.api_tokens.find(secret, directory)
+            await self.registry.api_tokens.note_use(token)
+            return token.subject
+        name = await self._basic(header, directory, scope["client"][0] if scope.get("client") else "")
         if name is None:
-            raise Unauthorized("sign in with a user name and a password (Basic)", headers=CHALLENGE)
+            raise Unauthorized("sign in with a user name and a password, or with an API token")
         return name
 
-    def _check(self, scope: Scope, name: str, rights: Rights) -> None:
+    def _check(self, scope: Scope, who: Identity, directory: Directory) -> None:
         try:
             route = self._api.route(scope)
         except RegistryError:
-            if name:
-                raise
-            raise _challenge("") from None
+            if who.is_nobody:
+                raise self._challenge(scope, SIGN_IN) from None
+            raise
         if route.right is Right.PING:
-            if not name:  # so that a login finds out whether its password is right
-                raise _challenge("")
-            return
-        if route.right is Right.CATALOG:
-            if not name and rights.readable == []:
-                raise _challenge("list the repositories")
-            return
-        actions, repository = _ACTIONS[route.right], route.repository or ""
+            if who.is_nobody:  # so that a login finds out whether its password is right
+                raise self._challenge(scope, SIGN_IN)
+        elif route.right is Right.CATALOG:
+            self._check_catalog(scope, who, directory)
+        else:
+            self._check_repository(scope, who, directory, route)
+
+    def _check_catalog(self, scope: Scope, who: Identity, directory: Directory) -> None:
+        """Nobody is challenged even where some of it is public: oras would not say who it is, and list only that."""
+        is_closed = not who.name and self._rights(directory, who).readable == []
+        if who.is_nobody or is_closed or (who.token is not None and not who.token.catalog):
+            raise self._insufficient(scope, who, "list the repositories")
+
+    def _check_repository(self, scope: Scope, who: Identity, directory: Directory, route: Route) -> None:
+        rights, actions, repository = self._rights(directory, who), _ACTIONS[route.right], route.repository or ""
         if not any(rights.allows(action, repository) for action in actions):
             what = f"{actions[-1]} {'to' if actions[-1] == PUSH else 'from'} {repository}"
-            raise _challenge(what) if not name else Denied(f"{name} may not {what}")
-        if not name and route.right is Right.LOOK and route.is_of_blob and not rights.allows(PUSH, repository):
+            own = self._rights(directory, Identity(who.name))
+            if not who.name or (who.token is not None and any(own.allows(action, repository) for action in actions)):
+                raise self._insufficient(scope, who, what)
+            raise Denied(f"{who.name} may not {what}")
+        if who.is_nobody and route.right is Right.LOOK and route.is_of_blob and not rights.allows(PUSH, repository):
             # Helm 3.8 to 3.17 begin a push so, and cannot repeat a manifest's body after a 401.
-            raise _challenge(f"push to {repository}")
+            raise self._insufficient(scope, who, f"push to {repository}")
 
-    def _rights(self, directory: Directory, name: str) -> Rights:
+    def _insufficient(self, scope: Scope, who: Identity, what: str) -> Unauthorized:
+        """Whoever has no token may ask for one, and whoever has one that does not say enough, for another."""
+        return self._challenge(scope, f"to {what}, {SIGN_IN}", error="" if who.is_nobody else "insufficient_scope")
+
+    def _challenge(self, scope: Scope, message: str, *, error: str = "") -> Unauthorized:
+        """Source: distribution, docs/content/spec/auth/token.md; RFC 6750, 3."""
+        realm = self._origins.of(scope).url + token_request.PATH
+        words = {"realm": realm, "service": SERVICE, "scope": self._wanted(scope), "error": error}
+        said = ",".join(f'{name}="{value}"' for name, value in words.items() if value)
+        return Unauthorized(message, headers={"WWW-Authenticate": f"Bearer {said}"})
+
+    def _wanted(self, scope: Scope) -> str:
+        """What a token for this call has to say; empty for a ping, and for what is no name of a repository."""
+        try:
+            route = self._api.route(scope)
+            if route.right is Right.CATALOG:
+                return CATALOG
+            name = RepositoryName.parse(route.repository or "")
+        except RegistryError:
+            return ""
+        return f"repository:{name}:{_SCOPES.get(scope['method'], _WRITES)}"
+
+    def _rights(self, directory: Directory, who: Identity) -> Rights:
         known, rights = self._known
         if known is not directory:
             rights = {}
             self._known = (directory, rights)
-        if name not in rights:
-            rights[name] = directory.rights_of(name)
-        return rights[name]
+        if who.name not in rights:
+            rights[who.name] = directory.rights_of(who.name)
+        found = rights[who.name]
+        return found if who.token is None else replace(found, token=who.token)
 
     @cached_property
     def _users(self) -> Users:
@@ -137,9 +219,15 @@ class Guard:
         self._basic.close()
 
 
-def _challenge(what: str) -> Unauthorized:
-    wish = f"to {what}, " if what else ""
-    return Unauthorized(f"{wish}sign in first: helm registry login, oras login or docker login", headers=CHALLENGE)
+def _api_token(header: str) -> str | None:
+    """As a password, whatever the user is called, or as Bearer. None for everything else."""
+    if is_bearer(header):
+        secret = bearer_token(header)
+    elif header[:6].lower() == "basic ":
+        secret = decoded(header[6:])[1]
+    else:
+        return None
+    return secret if looks_like_one(secret) else None
 
 
 def _authorization(scope: Scope) -> str | None:

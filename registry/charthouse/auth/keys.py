@@ -27,7 +27,6 @@ from charthouse.locks import FileLock
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "token-keys.json"
 KEPT_AFTER = 2 * (tokens.LIFETIME + tokens.LEEWAY)  # seconds that a key verifies after it last signed
 
 _COORDINATE_SIZE = 32  # bytes
@@ -101,6 +100,8 @@ def rotate(path: Path, now: float, *, forget: bool = False) -> str:
     `forget` is for keys that somebody stole: none that was there is used again, and access tokens end at once.
     Raises OSError.
     """
+    if not path.exists():
+        raise OSError(f"there are no keys in {path.absolute()} yet: the first login makes them")
     with _lock(path):
         if forget:
             keys: list[Jwk] = [_new(), _new()]

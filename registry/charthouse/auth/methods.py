@@ -44,7 +44,7 @@ class Basic:
         scheme, _, encoded = header.partition(" ")
         if scheme.lower() != "basic":
             return None
-        name, password = _decoded(encoded)
+        name, password = decoded(encoded)
         self._hold_back(name, address)
         user = directory.users.get(name)
         hashed = user.password if user and not user.is_disabled else None
@@ -86,7 +86,7 @@ class Basic:
         _remember(self._wrong, (name, address), (count, self._clock() + wait), WATCHED)
 
 
-def _decoded(encoded: str) -> tuple[str, str]:
+def decoded(encoded: str) -> tuple[str, str]:
     """Raises UNAUTHORIZED."""
     try:
         name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")

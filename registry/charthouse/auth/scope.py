@@ -15,6 +15,8 @@ from charthouse.names import RepositoryName
 SCOPE_LIMIT = 64  # scopes of one request
 SIZE_LIMIT = 8 * 1024  # characters of them together
 
+SERVICE = "charthouse"  # whom a token is for: its audience
+
 PULL, PUSH, DELETE = "pull", "push", "delete"
 ACTIONS = (PULL, PUSH, DELETE)  # in the order in which they are written
 CATALOG = "registry:catalog:*"

@@ -19,9 +19,9 @@ from jose import jwk, jws
 from jose.backends.base import Key as JoseKey
 
 from charthouse.auth import scope
-from charthouse.auth.scope import Access
+from charthouse.auth.scope import SERVICE, Access
 
-ISSUER = SERVICE = "charthouse"  # who signs, and for whom: what a token says in `iss` and `aud`
+ISSUER = "charthouse"  # who signs
 LIFETIME = 300  # seconds
 LEEWAY = 60  # seconds that clocks may differ, as in distribution
 TOKEN_LIMIT = 8 * 1024  # characters
@@ -66,14 +66,18 @@ class Expected:
     headers: Collection[str] | None = None
 
 
-OURS = Expected(ISSUER, (SERVICE,), LIFETIME + LEEWAY, ("sub", "jti"), ("alg", "typ", "kid"))
+OURS = Expected(ISSUER, (SERVICE,), LIFETIME + LEEWAY, ("sub", "jti", "shown"), ("alg", "typ", "kid"))
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What one of our own access tokens says. The subject is empty for whoever did not say who asks."""
+    """What one of our own access tokens says. The subject is empty for whoever did not say who asks.
+
+    `shown` stands for the secret that the token was given for: when that is another one now, the token is void.
+    """
 
     subject: str
+    shown: str
     access: Access
     token_id: str
     expires: float  # Unix seconds, the leeway included
@@ -105,7 +109,7 @@ def _algorithm(of: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def make(key: Key, subject: str, access: Access, now: float) -> str:
+def make(key: Key, subject: str, shown: str, access: Access, now: float) -> str:
     """An access token that clients whose clock is behind can use at once."""
     issued = int(now)
     claims = {
@@ -117,6 +121,7 @@ def make(key: Key, subject: str, access: Access, now: float) -> str:
         "iat": issued - LEEWAY,
         "jti": secrets.token_urlsafe(16),
         "access": access.claim,
+        "shown": shown,  # a claim of our own: others pass it over
     }
     return str(jws.sign(claims, key.prepared, headers={"kid": key.kid}, algorithm=key.algorithm))
 
@@ -125,7 +130,7 @@ def verify(text: str, find_key: FindKey, now: float) -> AccessToken:
     """What an access token of our own says. Raises TokenInvalid."""
     claims = read(text, find_key, OURS, now)
     access = scope.from_claim(claims.get("access"))
-    return AccessToken(claims["sub"], access, claims["jti"], claims["exp"] + LEEWAY)
+    return AccessToken(claims["sub"], claims["shown"], access, claims["jti"], claims["exp"] + LEEWAY)
 
 
 def read(text: str, find_key: FindKey, expected: Expected, now: float) -> Claims:

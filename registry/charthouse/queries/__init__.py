@@ -4,6 +4,12 @@ Functions that change a repository begin with `change_repository`: it raises the
 lock puts the writers of one repository in line.
 """
 
+from charthouse.queries.api_tokens import (
+    add_api_token as add_api_token,
+    api_token_used as api_token_used,
+    list_api_tokens as list_api_tokens,
+    remove_api_token as remove_api_token,
+)
 from charthouse.queries.blobs import (
     add_blob as add_blob,
     find_blob as find_blob,

@@ -4,6 +4,7 @@ from sqlalchemy import text
 
 from charthouse.auth.access import Directory, Grant, Pattern, User, parse_actions
 from charthouse.database import Connection, one_statement
+from charthouse.queries.api_tokens import list_api_tokens
 
 _GENERATION = text("SELECT generation FROM access_generation WHERE id = 1")
 _RAISE = text("""
@@ -59,6 +60,7 @@ def directory(connection: Connection) -> Directory:
         {user.name: user for user in users},
         {group: frozenset(members) for group, members in groups.items()},
         [Grant(subject, Pattern(pattern), parse_actions(actions)) for subject, pattern, actions in grants],
+        {token.hash: token for token in list_api_tokens(connection)},
     )
 
 

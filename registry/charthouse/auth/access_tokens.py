@@ -1,0 +1,101 @@
+"""Access tokens of our own, given for a password and taken as Bearer: what is allowed is what a token says and what its
+subject's grants allow now.
+
+A token is void when the secret that it was given for is another one, so nothing has to be kept of it. What was
+verified is known by its SHA-256 until it expires or the keys change.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charthouse.auth.access import Directory
+from charthouse.auth.scope import Access
+from charthouse.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from charthouse.auth.keys import TokenKeys
+    from charthouse.auth.tokens import AccessToken
+
+KNOWN_LIMIT = 10_000  # tokens that were verified
+
+_SCHEME = "bearer "
+_SHOWN_SIZE = 16  # characters
+
+
+class AccessTokens:
+    """The keys are read, or made, with the first token: an open registry needs none."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._known: OrderedDict[bytes, AccessToken] = OrderedDict()
+        self._stamp: tuple[int, ...] = ()  # of the keys that verified them
+
+    @cached_property
+    def keys(self) -> "TokenKeys":
+        """Raises OSError."""
+        from charthouse.auth.keys import TokenKeys  # and with it python-jose and cryptography, 100 ms
+
+        return TokenKeys(self._path)
+
+    def give(self, name: str, access: Access, directory: Directory) -> str:
+        from charthouse.auth import tokens
+
+        return tokens.make(self.keys.signing, name, self._shown(name, directory), access, self._clock())
+
+    def known(self, header: str, directory: Directory) -> "AccessToken | None":
+        """What a token says that was verified before and is good still. None also for what is no token."""
+        if not self._known or not is_bearer(header):
+            return None
+        token = self._known.get(_mark(header))
+        if token is None or self.keys.stamp != self._stamp:
+            return None
+        return (
+            token if self._clock() <= token.expires and token.shown == self._shown(token.subject, directory) else None
+        )
+
+    def take(self, header: str, directory: Directory) -> "AccessToken":
+        """What the token of a Bearer header says. Raises UNAUTHORIZED."""
+        from charthouse.auth import tokens
+
+        if (known := self.known(header, directory)) is not None:
+            return known
+        try:
+            token = tokens.verify(bearer_token(header), self.keys.find, self._clock())
+        except tokens.TokenInvalid as error:
+            raise Unauthorized(f"{error}: sign in again") from None
+        if token.shown != self._shown(token.subject, directory):
+            raise Unauthorized("what the token was given for is not good any more: sign in again")
+        self._remember(_mark(header), token)
+        return token
+
+    def _shown(self, name: str, directory: Directory) -> str:
+        """What stands in a token for the secret it was given for: of a hash, so that it says nothing of it."""
+        if (api_token := directory.token_of(name)) is not None:
+            return "" if api_token.has_ended(int(self._clock() * 1000)) else api_token.hash[:_SHOWN_SIZE]
+        user = directory.users.get(name)
+        return hashlib.sha256(user.password.encode()).hexdigest()[:_SHOWN_SIZE] if user else ""
+
+    def _remember(self, mark: bytes, token: "AccessToken") -> None:
+        if self.keys.stamp != self._stamp:
+            self._known.clear()
+            self._stamp = self.keys.stamp
+        self._known[mark] = token
+        while len(self._known) > KNOWN_LIMIT:
+            self._known.popitem(last=False)
+
+
+def bearer_token(header: str) -> str:
+    return header[len(_SCHEME) :].strip()
+
+
+def is_bearer(header: str) -> bool:
+    return header[: len(_SCHEME)].lower() == _SCHEME
+
+
+def _mark(header: str) -> bytes:
+    return hashlib.sha256(header.encode("latin-1", "replace")).digest()

@@ -1,0 +1,66 @@
+"""The token service's two addresses: `/token`, and the keys that verify what it gives."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from charthouse.auth import token_request
+from charthouse.auth.guard import Guard
+from charthouse.auth.token_request import FORM_LIMIT, PATH, TokenRequest
+from charthouse.errors import RegistryError, Unauthorized
+from charthouse.oci.errors import render
+
+BASIC = {"WWW-Authenticate": 'Basic realm="Charthouse", charset="UTF-8"'}
+
+router = APIRouter()
+
+
+@router.get(PATH)
+async def get_token(request: Request) -> Response:
+    header = request.headers.get("authorization")
+    return await _answer(request, lambda: token_request.parse_get(request.scope["query_string"], header))
+
+
+@router.post(PATH)
+async def post_token(request: Request) -> Response:
+    form = await _read(request)
+    return await _answer(request, lambda: token_request.parse_post(form))
+
+
+@router.get("/.well-known/jwks.json")
+async def published_keys(request: Request) -> Response:
+    """For whoever verifies our tokens: distribution reads a copy of it."""
+    published = request.app.state.registry.access_tokens.keys.published
+    return JSONResponse(published, headers={"Cache-Control": "max-age=600"})
+
+
+async def _answer(request: Request, parse: Callable[[], TokenRequest]) -> Response:
+    """Never 403 or 5xx for want of a right: Helm 3.8 to 3.17 would not go on.
+
+    `issued_at` is left out: clients then count from when they have the token, whatever their clock says.
+    """
+    guard: Guard = request.app.state.guard
+    try:
+        wanted = parse()
+        token, access = await guard.give_token(wanted, request.scope)
+    except Unauthorized as error:
+        return render(Unauthorized(error.message, headers=BASIC))
+    except RegistryError as error:
+        return render(error)
+    from charthouse.auth.tokens import LIFETIME  # python-jose is here by now
+
+    fields: dict[str, object] = {"token": token, "access_token": token, "expires_in": LIFETIME, "scope": str(access)}
+    if wanted.refresh_token:
+        fields["refresh_token"] = wanted.refresh_token
+    return JSONResponse(fields, headers={"Cache-Control": "no-store"})
+
+
+async def _read(request: Request) -> bytes:
+    """At most a little more than may be: the rest makes no difference."""
+    form = bytearray()
+    async for piece in request.stream():
+        form += piece
+        if len(form) > FORM_LIMIT:
+            break
+    return bytes(form)
