@@ -107,6 +107,17 @@ def test_with_tls_clients_trust_it_unasked() -> None:
     assert execute("--tls", "--san", "charts.test", *shell(script)).stdout == "{}{}{}"
 
 
+def test_with_a_user_its_variables_say_who() -> None:
+    script = """
+        ! curl -sf "$CHART_REGISTRY_URL/v2/"
+        curl -sf -u "$CHART_REGISTRY_USERNAME:$CHART_REGISTRY_PASSWORD" "$CHART_REGISTRY_URL/v2/"
+        cat "$DOCKER_CONFIG/config.json"
+    """
+    answer = execute("--auth", "basic", *shell(script)).stdout
+    assert answer.startswith("{}")
+    assert len(json.loads(answer.removeprefix("{}"))["auths"]) == 2
+
+
 def test_it_begins_with_a_folder_of_charts_and_settings_of_its_own(tmp_path: Path) -> None:
     make_chart("app", "1.2.3").write(tmp_path)
     list_tags = shell('curl -sf "$CHART_REGISTRY_URL/v2/app/tags/list"')
@@ -256,6 +267,10 @@ def test_charts_requests_faults_and_time_are_controlled(registry: Registry, cont
 
 def test_further_registries_are_started_and_ended(registry: Registry, control: httpx.Client, tmp_path: Path) -> None:
     make_chart("app", "1.0.0").write(tmp_path)
+    closed = control.post("/registries", json={"auth": "basic"}).json()
+    credentials = closed["username"], closed["password"]
+    answers = [httpx.get(f"{closed['url']}/v2/", auth=auth, trust_env=False) for auth in (None, credentials)]
+    assert [answer.status_code for answer in answers] == [401, 200]
     further = control.post("/registries", json={"tls": True, "policy": "charts", "seed": str(tmp_path)}).json()
     assert further["host"] != registry.host
     options: dict[str, Any] = {"verify": ssl.create_default_context(cafile=further["ca_file"]), "trust_env": False}

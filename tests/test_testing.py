@@ -1,5 +1,6 @@
 """The registry for other people's tests: what it does, what it costs, and with whom it works."""
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -145,6 +146,32 @@ def test_settings_are_those_of_the_server() -> None:
     with Registry() as registry:
         registry.push(make_chart("app", "1.0.0"))
         registry.push(make_chart("app", "1.0.0", appVersion="2"))
+
+
+def test_a_closed_registry_has_a_user_who_may_do_everything() -> None:
+    with Registry(auth="basic") as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            get(f"{registry.url}/v2/app/tags/list")
+        credentials = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}"}
+        for _ in range(2):
+            request = urllib.request.Request(f"{registry.url}/v2/app/tags/list", headers=headers)
+            with urllib.request.urlopen(request) as answer:
+                assert json.load(answer)["tags"] == ["1.0.0"]
+            assert [(each.user, each.status) for each in registry.requests][-1] == (registry.username, 200)
+            registry.reset()
+            registry.push(make_chart("app", "1.0.0"))
+    with Registry(auth="basic", anonymous_pull=True) as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        assert json.loads(get(f"{registry.url}/v2/app/tags/list"))["tags"] == ["1.0.0"]
+        start = urllib.request.Request(f"{registry.url}/v2/app/blobs/uploads/", method="POST")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(start)
+    with Registry() as registry:
+        assert (registry.username, registry.password) == ("", "")
+    with pytest.raises(SettingsError, match="auth is 'ldap': give none or basic"):
+        Registry(auth="ldap")
 
 
 def test_with_tls_it_answers_both_on_one_port() -> None:

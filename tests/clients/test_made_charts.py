@@ -95,8 +95,9 @@ def test_helm_installs_it_from_the_registry(helm: Tool, archive: Path, key: Sign
         assert "hello" in helm("get", "manifest", "mine", KUBECONFIG=str(config))
 
 
+@pytest.mark.parametrize("auth", ["none", "basic"])
 @pytest.mark.parametrize("version", ["helm3.8", "helm3.14", "helm3.17", "helm3", "helm4"])
-def test_every_helm_pushes_and_pulls_without_a_flag(version: str, tmp_path: Path) -> None:
+def test_every_helm_pushes_and_pulls_without_a_flag_or_a_login(version: str, auth: str, tmp_path: Path) -> None:
     archive = make_chart("app", "1.2.3").write(tmp_path)
     (tmp_path / "pulled").mkdir()
     helm = find(version)
@@ -105,7 +106,7 @@ def test_every_helm_pushes_and_pulls_without_a_flag(version: str, tmp_path: Path
         {helm} pull oci://$CHART_REGISTRY_HOST/team-a/app --version 1.2.3 -d {tmp_path}/pulled
     """
     done = subprocess.run(
-        [sys.executable, "-m", "charthouse", "exec", "--tls", "--", "bash", "-euc", script],
+        [sys.executable, "-m", "charthouse", "exec", "--tls", "--auth", auth, "--", "bash", "-euc", script],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -82,6 +82,8 @@ class Model(BaseModel):
 class NewRegistry(Model):
     """What is not given is as in every registry for tests: policy `oci`, versions mutable, plain HTTP on loopback."""
 
+    auth: Literal["none", "basic"] = Field(default="none", description="Whether clients have to sign in.")
+    anonymous_pull: bool = Field(default=False, description="With auth: pulls need no user.")
     tls: bool = False
     policy: Literal["oci", "charts"] = "oci"
     versions: Literal["mutable", "immutable", "releases-immutable"] = "mutable"
@@ -139,7 +141,13 @@ class Clock(Model):
 
 def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
     """`known_as` is the name by which whoever asks has reached this machine."""
-    found = StartedRegistry(id=str(registry.port), host=registry.host, url=registry.url)
+    found = StartedRegistry(
+        id=str(registry.port),
+        host=registry.host,
+        url=registry.url,
+        username=registry.username,
+        password=registry.password,
+    )
     if known_as:
         found.host = f"{known_as}:{registry.port}"
         found.url = f"{registry.scheme}://{found.host}"

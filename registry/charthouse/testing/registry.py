@@ -19,6 +19,7 @@ from charthouse import core, transfer
 from charthouse.addresses import bind, url_of
 from charthouse.app import create_app
 from charthouse.at_once import Layer
+from charthouse.auth.access import ANONYMOUS, EVERYTHING, PULL, Pattern
 from charthouse.core import Caller
 from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
@@ -31,7 +32,7 @@ from charthouse.testing.clock import MovableClock
 from charthouse.testing.faults import Faults, Rule
 from charthouse.testing.personalities import PERSONALITIES
 from charthouse.testing.records import Records, Request
-from charthouse.testing.shared import Shared
+from charthouse.testing.shared import Shared, User
 from charthouse.tls import Tls, open_tls
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ Front = Callable[[Layer, "Registry"], Layer]
 
 DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
 PAGE = 1000
+AUTH = ("none", "basic")
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
 
 Pushable = ChartArchive | bytes | str | os.PathLike[str] | Mapping[str, Any]
@@ -58,13 +60,16 @@ class Registry:
 
     `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
     `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a certificate for
-    those and for this machine's, and answers plain HTTP on the same port.
+    those and for this machine's, and answers plain HTTP on the same port. With `auth="basic"` clients sign in as
+    `username`, who may do everything; with `anonymous_pull` they need not for pulls.
     """
 
     def __init__(
         self,
         *,
         host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
+        auth: str = "none",
+        anonymous_pull: bool | str = False,
         tls: bool | str = False,
         san: str | Sequence[str] = (),
         personality: str | None = None,
@@ -75,6 +80,8 @@ class Registry:
         self.clock = MovableClock()
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
         self._san = words(san)
+        self._user = _user(auth)
+        self._is_readable = switch(anonymous_pull)
         self._given = _named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
         self.speaks_tls = switch(tls) or self._given.tls != "off"
         self._front = front
@@ -148,6 +155,15 @@ class Registry:
     @property
     def url(self) -> str:
         return f"{self.scheme}://{self.host}"
+
+    @property
+    def username(self) -> str:
+        """Of the administrator; empty where everybody may do everything."""
+        return self._user.name if self._user else ""
+
+    @property
+    def password(self) -> str:
+        return self._user.password if self._user else ""
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -315,7 +331,9 @@ class Registry:
         await before.close()
 
     async def _open(self, process: Shared) -> "_Site":
-        site = await _open(self._given, self.clock, process, self._told)
+        site = await _open(self._given, self._user, self.clock, process, self._told)
+        if self._user and self._is_readable:
+            await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
         site.faults.add(self._personality)
         return site if self._front is None else dataclasses.replace(site, app=self._front(site.app, self))
 
@@ -350,11 +368,13 @@ class _Site:
         await self._opened.aclose()
 
 
-async def _open(given: Settings, clock: MovableClock, process: Shared, told: Callable[[Request], None]) -> _Site:
+async def _open(
+    given: Settings, user: User | None, clock: MovableClock, process: Shared, told: Callable[[Request], None]
+) -> _Site:
     async with AsyncExitStack() as opened:
         folder = process.home.new_folder()
         opened.callback(shutil.rmtree, folder)
-        (folder / DATABASE_NAME).write_bytes(shared.empty_database())
+        (folder / DATABASE_NAME).write_bytes(await shared.closed_database() if user else shared.empty_database())
         settings = dataclasses.replace(given, data=folder)
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())
@@ -397,6 +417,12 @@ class _Connection(Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._owner.rest_when_alone()
+
+
+def _user(auth: str) -> User | None:
+    if auth not in AUTH:
+        raise SettingsError(f"auth is {auth!r}: give {' or '.join(AUTH)}")
+    return None if auth == "none" else shared.user()
 
 
 def _named(settings: Settings, names: Sequence[str]) -> Settings:

@@ -8,6 +8,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache
 from pathlib import Path
@@ -23,9 +25,11 @@ from typing import Any, Protocol, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
+from charthouse.composition import open_registry
 from charthouse.locks import FileLock
 from charthouse.migrate import migrate_sqlite
 from charthouse.processes import http_config
+from charthouse.settings import DATABASE_NAME, load
 
 T = TypeVar("T")
 
@@ -177,6 +181,37 @@ def _remove_what_was_left(place: Path) -> None:
                     shutil.rmtree(folder)
             finally:
                 lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    password: str
+
+
+@cache
+def user() -> User:
+    """The administrator of all closed registries of the process: hashing a password for each would take 30 ms."""
+    return User("tester", secrets.token_urlsafe(12))
+
+
+_closed = b""
+
+
+async def closed_database() -> bytes:
+    """With that user, and for the rest empty."""
+    global _closed  # noqa: PLW0603 - made once, like the empty one
+    if not _closed:
+        folder = Path(tempfile.mkdtemp(prefix="charthouse-", dir=_memory()))
+        try:
+            (folder / DATABASE_NAME).write_bytes(empty_database())
+            registry = await open_registry(load({"data": folder}, environ={}), durable=False)
+            await registry.users.add(user().name, user().password, administrator=True)
+            await registry.close()
+            _closed = (folder / DATABASE_NAME).read_bytes()
+        finally:
+            shutil.rmtree(folder)
+    return _closed
 
 
 @cache
