@@ -149,7 +149,7 @@ def test_settings_are_those_of_the_server() -> None:
 
 
 def test_a_closed_registry_has_a_user_who_may_do_everything() -> None:
-    with Registry(auth="basic") as registry:
+    with Registry(auth="bearer") as registry:
         registry.push(make_chart("app", "1.0.0"))
         with pytest.raises(urllib.error.HTTPError, match="401"):
             get(f"{registry.url}/v2/app/tags/list")
@@ -170,8 +170,26 @@ def test_a_closed_registry_has_a_user_who_may_do_everything() -> None:
             urllib.request.urlopen(start)
     with Registry() as registry:
         assert (registry.username, registry.password) == ("", "")
-    with pytest.raises(SettingsError, match="auth is 'ldap': give none or basic"):
+    with pytest.raises(SettingsError, match="auth is 'ldap': give none or basic or bearer"):
         Registry(auth="ldap")
+
+
+def test_a_token_expires_when_the_clock_says_so() -> None:
+    with Registry(auth="bearer") as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        credentials = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+        asked = f"{registry.url}/token?service=charthouse&scope=repository:app:pull"
+        with urllib.request.urlopen(
+            urllib.request.Request(asked, headers={"Authorization": f"Basic {credentials}"})
+        ) as answer:
+            headers = {"Authorization": f"Bearer {json.load(answer)['token']}"}
+        request = urllib.request.Request(f"{registry.url}/v2/app/tags/list", headers=headers)
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
+        registry.clock.advance(3600)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request)
+        assert 'error="invalid_token"' in registry.requests[-1].answer["www-authenticate"]
 
 
 def test_with_tls_it_answers_both_on_one_port() -> None:

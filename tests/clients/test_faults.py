@@ -1,5 +1,6 @@
 """Faults on demand, each met by a real client: what it does then, and what the record shows of it."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -139,6 +140,22 @@ def test_an_upload_goes_on_where_the_registry_says_or_is_given_up(
     assert [request.status for request in patches][:2] == [202, 416]
     assert [request.headers["content-range"] for request in patches][2:3] == ([] if status else ["2000-3999"])
     assert any(request.method == "DELETE" for request in registry.requests) == bool(status)
+
+
+def test_the_record_says_what_tokens_are_asked_for_and_who_has_them(helm: Tool, tmp_path: Path) -> None:
+    with Registry(auth="bearer") as registry:
+        registry.push(APP, "team-a")
+        config = tmp_path / "config.json"
+        credentials = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+        config.write_text(json.dumps({"auths": {registry.host: {"auth": credentials}}}))
+        where = f"oci://{registry.host}/team-a/app"
+        helm("pull", where, "--version", "1.2.3", "--plain-http", "--registry-config", config)
+        wanted = ["repository:team-a/app:pull"]
+        found = [(request.path, request.scopes, request.user, request.status) for request in registry.requests[:3]]
+        manifest = "/v2/team-a/app/manifests/1.2.3"
+        assert found[0] == (manifest, [], "", 401)
+        assert (found[1][0], found[1][1], found[1][3]) == ("/token", wanted, 200)
+        assert found[2] == (manifest, wanted, registry.username, 200)
 
 
 # --- what the registry says, changed ----------------------------------------------------------------------------------

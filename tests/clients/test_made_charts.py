@@ -95,7 +95,7 @@ def test_helm_installs_it_from_the_registry(helm: Tool, archive: Path, key: Sign
         assert "hello" in helm("get", "manifest", "mine", KUBECONFIG=str(config))
 
 
-@pytest.mark.parametrize("auth", ["none", "basic"])
+@pytest.mark.parametrize("auth", ["none", "bearer"])
 @pytest.mark.parametrize("version", ["helm3.8", "helm3.14", "helm3.17", "helm3", "helm4"])
 def test_every_helm_pushes_and_pulls_without_a_flag_or_a_login(version: str, auth: str, tmp_path: Path) -> None:
     archive = make_chart("app", "1.2.3").write(tmp_path)

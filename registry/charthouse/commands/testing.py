@@ -13,7 +13,7 @@ family = typer.Typer()
 @family.command(name="exec", context_settings={"allow_interspersed_args": False})
 def execute(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with its own words.")],
-    auth: Annotated[str, typer.Option("--auth", help="none, or basic: clients have to sign in.")] = "none",
+    auth: Annotated[str, typer.Option("--auth", help="none, basic or bearer: clients have to sign in.")] = "none",
     anonymous_pull: Annotated[bool, typer.Option("--anonymous-pull", help="With --auth: pulls need no user.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, and plain HTTP on the same port.")] = False,
     seed: Annotated[Path | None, typer.Option("--seed", help="Folder whose charts it has.")] = None,

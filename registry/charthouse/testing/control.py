@@ -82,7 +82,7 @@ class Model(BaseModel):
 class NewRegistry(Model):
     """What is not given is as in every registry for tests: policy `oci`, versions mutable, plain HTTP on loopback."""
 
-    auth: Literal["none", "basic"] = Field(default="none", description="Whether clients have to sign in.")
+    auth: Literal["none", "basic", "bearer"] = Field(default="none", description="Whether clients have to sign in.")
     anonymous_pull: bool = Field(default=False, description="With auth: pulls need no user.")
     tls: bool = False
     policy: Literal["oci", "charts"] = "oci"

@@ -1,10 +1,13 @@
 """What clients asked, in order: a layer that writes down each request and what became of it."""
 
+import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,6 +62,7 @@ class Records:
             scope["query_string"].decode("latin-1"),
             _joined(scope["headers"]),
         )
+        request.scopes = _scopes(request)
         scope[RECORD] = request
         self.requests.append(request)
         began = time.perf_counter()
@@ -76,6 +80,17 @@ class Records:
         finally:
             request.milliseconds = (time.perf_counter() - began) * 1000
             self._told(request)
+
+
+def _scopes(request: Request) -> list[str]:
+    """What a token says that it is for, as it was sent; or what a token is asked for."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.count(".") == 2:  # noqa: PLR2004 - the parts of a JWT
+        claims = token.split(".")[1]
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # no token of ours
+            access = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["access"]
+            return [f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in access]
+    return [each for name, value in parse_qsl(request.query) if name == "scope" for each in value.split()]
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

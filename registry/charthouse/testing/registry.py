@@ -40,7 +40,7 @@ Front = Callable[[Layer, "Registry"], Layer]
 
 DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
 PAGE = 1000
-AUTH = ("none", "basic")
+AUTH = ("none", "basic", "bearer")  # the last two are one: it challenges with Bearer, and takes Basic too
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
 
 Pushable = ChartArchive | bytes | str | os.PathLike[str] | Mapping[str, Any]
@@ -60,7 +60,7 @@ class Registry:
 
     `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
     `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a certificate for
-    those and for this machine's, and answers plain HTTP on the same port. With `auth="basic"` clients sign in as
+    those and for this machine's, and answers plain HTTP on the same port. With `auth="bearer"` clients sign in as
     `username`, who may do everything; with `anonymous_pull` they need not for pulls.
     """
 
