@@ -14,13 +14,13 @@ from charthouse import queries, showing
 from charthouse.app import Application
 from charthouse.composition import open_registry
 from charthouse.core import Registry
-from charthouse.errors import ManifestUnknown
+from charthouse.errors import ManifestUnknown, Unavailable
 from charthouse.extraction import Facts
-from charthouse.helm.inspection import EXTRACTOR_VERSION, PATHS_LIMIT, TEXT_LIMIT, Inspection
-from charthouse.helm.isolation import Inspector
+from charthouse.helm.inspection import EXTRACTOR_VERSION, PATHS_LIMIT, README_LIMIT, Inspection
+from charthouse.helm.isolation import HelperMissing, Inspector
 from charthouse.names import Digest, RepositoryName, Tag
 from helm.charts import Zeros, chart
-from support.requests import Remote, encoded
+from support.requests import Remote, encoded, error_of
 from support.server import serving
 from test_cli import Run, run  # noqa: F401 - a fixture
 from test_namespaces import Chart
@@ -151,16 +151,42 @@ async def test_facts_go_with_the_bytes_they_were_read_from(app, remote):
     assert await stored(app.registry, pushed) is None
 
 
+@pytest.mark.parametrize("name", ["README.md", "readme.md", "README.txt", "Readme"])
+async def test_the_readme_is_found_as_helm_show_finds_it(app, remote, name):
+    pushed = full_chart()
+    files = {path: content for path, content in FILES.items() if path != "README.md"}
+    pushed.archive = chart({**files, name: b"read me"}, chart_yaml=CHART_YAML)
+    await push(remote, pushed)
+    assert showing.as_text(await facts_of(app.registry), "readme") == "read me"
+
+
 # Bounded
+
+
+async def test_a_helper_that_does_not_start_is_a_503_that_says_so(app, remote, monkeypatch: pytest.MonkeyPatch):
+    def missing(*_: object, **__: object) -> None:
+        raise HelperMissing("python -m charthouse.helm.isolation does not start")
+
+    for inspector in (app.registry._admission._inspector, app.registry.extraction._inspector):
+        monkeypatch.setattr(inspector, "inspect", missing)
+    pushed = full_chart()
+    text = error_of(await pushed.push(remote, "1.0.0"), 503, "UNSUPPORTED")
+    assert "cannot be checked now" in text
+    monkeypatch.undo()
+    await push(remote, pushed)
+    monkeypatch.setattr(app.registry.extraction, "_known", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(app.registry.extraction._inspector, "inspect", missing)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        await facts_of(app.registry)
 
 
 async def test_what_is_too_much_to_keep_is_left_out_and_said(app, remote):
     many = {f"files/{'x' * 200}{number:05}": b"" for number in range(PATHS_LIMIT // 200 + 10)}
-    pushed = full_chart(**{"README.md": b"a" * (TEXT_LIMIT + 7), **many})
+    pushed = full_chart(**{"README.md": b"a" * (README_LIMIT + 7), **many})
     await push(remote, pushed)
     facts = await facts_of(app.registry)
-    assert len(facts.inspection.texts["README.md"]) == TEXT_LIMIT
-    assert f"7 of {TEXT_LIMIT + 7:,} bytes of README.md" in facts.inspection.omitted
+    assert len(facts.inspection.texts["README.md"]) == README_LIMIT
+    assert f"7 of {README_LIMIT + 7:,} bytes of README.md" in facts.inspection.omitted
     assert any("more files" in each for each in facts.inspection.omitted)
     assert len(await stored(app.registry, pushed)) < 6 * 1024 * 1024
 
@@ -273,6 +299,7 @@ def test_the_commands_show_lint_and_reindex_what_a_server_has(
         assert "read 1 archive\n" in run("reindex", "--all", *data).stdout
         missing = run("lint", "team-a/app:9.9.9", *data, status=2).stderr
         assert "there is no file team-a/app:9.9.9, and team-a/app has no chart 9.9.9" in missing
+        assert "there is no file" in run("lint", "a" * 300, *data, status=2).stderr
         assert "names no version" in run("show", "team-a/app", *data, status=2).stderr
         assert "has no chart 9.9.9" in run("show", "team-a/app:9.9.9", *data, status=1).stderr
 

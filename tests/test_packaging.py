@@ -22,7 +22,7 @@ import yaml
 
 from charthouse import __version__
 from charthouse.certificates import self_signed
-from charthouse.settings import FIELDS, PREFIX, load
+from charthouse.settings import FIELDS, PASSWORD_FILE, PREFIX, load
 
 ROOT = Path(__file__).parents[1]
 READY = re.compile(rb"listening on (https?://127\.0\.0\.1:\d+)\n")
@@ -326,10 +326,13 @@ def test_compose_fits_the_image_and_the_settings() -> None:
     compose, stage = _compose(), _stages()[""]
     registry = compose["services"]["registry"]
     variables = {**stage.environment, **registry["environment"]}
-    config = Path(variables.pop(f"{PREFIX}CONFIG"))
-    assert load({"open_to_everyone": "--open-to-everyone" in registry["command"]}, environ=variables).open_to_everyone
+    config = Path(variables[f"{PREFIX}CONFIG"])
+    assert not load({}, environ=variables).open_to_everyone, "it has users"
+    assert "command" not in registry
     assert _mounts(registry) == {"data": stage.last("VOLUME"), "secrets": str(config.parent), "tls": "/tls"}
     assert registry["read_only"]
+    for name in ("registry", "administrator"):
+        assert compose["services"][name]["environment"][PASSWORD_FILE] == "/secrets/admin-password"
     mounted = {volume for service in compose["services"].values() for volume in _mounts(service)}
     assert mounted == set(compose["volumes"])
 
@@ -337,7 +340,8 @@ def test_compose_fits_the_image_and_the_settings() -> None:
 def test_compose_waits_for_the_secrets_and_for_a_healthy_database() -> None:
     services = _compose()["services"]
     assert services["database"]["depends_on"] == {"secrets": {"condition": "service_completed_successfully"}}
-    assert services["registry"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services["administrator"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services["registry"]["depends_on"] == {"administrator": {"condition": "service_completed_successfully"}}
     assert services["database"]["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
     assert "healthcheck" not in services["registry"], "it has the image's"
 
@@ -360,6 +364,27 @@ def test_composes_secrets_are_random_and_written_once(tmp_path: Path) -> None:
     assert _write_secrets(folders[0]) == one
     assert one.keys() == two.keys()
     assert all(one[path] != two[path] for path in one)
+
+
+def test_composes_administrator_is_made_once_and_his_password_shown_once(tmp_path: Path) -> None:
+    """The services' programs, one after the other, on a folder in place of their volumes."""
+    services, written = _compose()["services"], _write_secrets(tmp_path)
+    environment = {"PATH": os.environ["PATH"], f"{PREFIX}DATA": str(tmp_path / "data")}
+    environment[PASSWORD_FILE] = str(tmp_path / "admin-password")
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    assert services["administrator"]["entrypoint"] == ["charthouse", "init"]
+    init = (sys.executable, "-m", "charthouse", "init")
+    assert "has the administrator admin now" in run(*init)
+    assert "there is a user admin already: nothing was changed" in run(*init)
+    (program,) = services["password"]["command"]
+    show = (sys.executable, "-c", program.replace("/secrets", str(tmp_path)))
+    assert run(*show) == f"admin: {written['/secrets/admin-password']}\n"
+    assert "it was shown already" in run(*show)
+    assert "there is a user admin already" in run(*init)  # at the next start, without the file
 
 
 def test_registry_and_database_have_the_same_secret(tmp_path: Path) -> None:

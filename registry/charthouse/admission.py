@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ from charthouse.names import Digest, Namespace, RepositoryName, Tag
 from charthouse.namespaces import Rules
 from charthouse.queries import Chart
 from charthouse.settings import Settings
+
+log = logging.getLogger(__name__)
 
 INSPECTIONS_KEPT = 64
 PARSED_AT_ONCE = 64 * 1024  # bytes of a config blob that is parsed in the event loop: 1 ms
@@ -163,7 +166,8 @@ class Admission:
         try:
             return self._inspector.inspect(archive)
         except HelperMissing as missing:
-            raise Unavailable(f"charts of this size cannot be checked now: {missing}; push again later") from missing
+            log.critical("%s", missing)
+            raise Unavailable("charts of this size cannot be checked now, the registry's log says why") from missing
 
     async def close(self) -> None:
         await asyncio.to_thread(self._inspector.close)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from charthouse import queries
 from charthouse.database import Database
-from charthouse.errors import ManifestUnknown
+from charthouse.errors import ManifestUnknown, Unavailable
 from charthouse.helm.findings import Finding
 from charthouse.helm.inspection import EXTRACTOR_VERSION, Inspection
-from charthouse.helm.isolation import Inspector
+from charthouse.helm.isolation import HelperMissing, Inspector
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.queries import StoredChart
 
@@ -102,7 +102,10 @@ class Extraction:
 
     async def _extract(self, layer: Digest) -> Inspection:
         archive = await self._read(layer)
-        found = await asyncio.to_thread(self._inspector.inspect, archive, linting=True)
+        try:
+            found = await asyncio.to_thread(self._inspector.inspect, archive, linting=True)
+        except HelperMissing as missing:
+            raise Unavailable(f"the chart cannot be read: {missing}") from missing
         facts = json.dumps(found.to_json())
         await self._database.write(queries.put_facts, layer, EXTRACTOR_VERSION, facts, self._now())
         return found

@@ -19,7 +19,7 @@ from charthouse.errors import DatabaseError
 from charthouse.locks import FileLock, server_lock
 from charthouse.processes import Application, Build, Workers, serve_here
 from charthouse.request_log import LineWriter, start_logging
-from charthouse.settings import DATABASE_NAME, Settings, SettingsError
+from charthouse.settings import DATABASE_NAME, PASSWORD_FILE, Settings, SettingsError
 from charthouse.tls import Tls, open_tls
 
 MOST_FILES = 65536  # open at once in a process
@@ -163,7 +163,16 @@ def _banner(
         ("push", f"helm push mychart-1.0.0.tgz oci://{host}{flag}"),
         ("install", f"helm install myrelease oci://{host}/mychart --version 1.0.0{flag}"),
         *([("trust", f"on Linux, export SSL_CERT_FILE={authority} in place of --ca-file")] if authority else []),
+        *_unread_password(),
     ]
+
+
+def _unread_password() -> list[tuple[str, str]]:
+    """As long as the file is there that `charthouse init` took the administrator's password from."""
+    file = os.environ.get(PASSWORD_FILE, "")
+    if not file or not Path(file).exists():
+        return []
+    return [("password", f"the administrator's is in {file}; with Docker: docker compose run --rm password")]
 
 
 def _who_may_push(host: str, *, is_local: bool, is_closed: bool) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from charthouse.extraction import Facts
-from charthouse.helm.inspection import CRDS
+from charthouse.helm.inspection import CRDS, is_readme
 from charthouse.listing import plain
 
 
@@ -68,6 +68,10 @@ def _text(path: str) -> Callable[[Facts], str | None]:
     return lambda facts: facts.inspection.texts.get(path)
 
 
+def _readme(facts: Facts) -> str | None:
+    return next((text for path, text in facts.inspection.texts.items() if is_readme(path)), None)
+
+
 def _crds(facts: Facts) -> str:
     texts = ((path, text) for path, text in facts.inspection.texts.items() if path.startswith(CRDS))
     return "\n".join(f"---\n# Source: {path}\n{text.removeprefix('---').lstrip()}" for path, text in texts)
@@ -76,7 +80,7 @@ def _crds(facts: Facts) -> str:
 _PARTS: dict[str, Callable[[Facts], Any]] = {
     "summary": _summary,
     "metadata": _metadata,
-    "readme": _text("README.md"),
+    "readme": _readme,
     "values": _text("values.yaml"),
     "schema": _text("values.schema.json"),
     "files": _files,

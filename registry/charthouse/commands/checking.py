@@ -60,8 +60,8 @@ def lint(
     """
     from charthouse import linting, listing
 
-    paths = [Path(chart) for chart in charts if Path(chart).exists()]
-    references = [chart for chart in charts if not Path(chart).exists()]
+    paths = [Path(chart) for chart in charts if _is_file(chart)]
+    references = [chart for chart in charts if not _is_file(chart)]
     try:
         reports = list(linting.lint(linting.find_charts(paths)))
     except OSError as error:
@@ -73,6 +73,13 @@ def lint(
     else:
         listing.print_reports(reports)
     raise typer.Exit(1 if any(report.is_refused for report in reports) else 0)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # longer than a name may be, or with NUL
+        return False
 
 
 def _stored_reports(settings: "Settings", references: list[str]) -> "list[Report]":

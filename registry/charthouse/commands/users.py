@@ -60,11 +60,14 @@ def init(
     from charthouse.composition import open_registry
 
     settings = load({"data": data, "database": database}, config)
-    password = _password(password_stdin, file=os.environ.get(PASSWORD_FILE, ""))
+    file = os.environ.get(PASSWORD_FILE, "")
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with_registry(
-        settings, lambda registry: registry.users.add(administrator, password, administrator=True), open_registry
-    )
+    directory = with_registry(settings, lambda registry: registry.users.directory(), open_registry)
+    if file and administrator in directory.users:  # a service that makes it is run at every start
+        typer.echo(f"there is a user {administrator} already: nothing was changed")
+        return
+    password = _password(password_stdin, file)
+    with_registry(settings, lambda registry: registry.users.add(administrator, password, administrator=True))
     typer.echo(f"""{settings.data.absolute()} has the administrator {administrator} now. From the next request on:
   who may push   {administrator}, and whom you grant it: charthouse user add, charthouse grant
   who may pull   likewise; charthouse grant anonymous 'charts/*' pull opens charts/ to all

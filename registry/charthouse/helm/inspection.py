@@ -11,12 +11,14 @@ from charthouse.helm.archive import Archive, ArchiveInvalid, Limits
 from charthouse.helm.findings import Finding, reject
 from charthouse.helm.metadata import CHART_YAML, REQUIREMENTS_YAML, Metadata
 
-TEXTS = ("README.md", "values.yaml", "values.schema.json", CHART_YAML)
+TEXTS = ("values.yaml", "values.schema.json", CHART_YAML)
+READMES = ("readme.md", "readme.txt", "readme")  # in any case, as helm show takes them (pkg/action/show.go)
 CRDS = "crds/"
-TEXT_LIMIT = 1024 * 1024  # bytes of each
+README_LIMIT = 512 * 1024  # bytes
+TEXT_LIMIT = 1024 * 1024  # bytes of each other text
 TEXTS_LIMIT = 4 * 1024 * 1024  # bytes of all together
 PATHS_LIMIT = 1024 * 1024  # characters of the files' paths
-EXTRACTOR_VERSION = 1  # raised when the same archive would be read otherwise
+EXTRACTOR_VERSION = 2  # raised when the same archive would be read otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,19 @@ def _files(chart: Archive) -> tuple[dict[str, int], list[str]]:
     return found, []
 
 
+def is_readme(path: str) -> bool:
+    return path.lower() in READMES
+
+
 def _texts(chart: Archive) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     omitted: list[str] = []
     left = TEXTS_LIMIT
-    for path in [*TEXTS, *sorted(path for path in chart.files if path.startswith(CRDS))]:
+    readmes = [path for path in chart.files if is_readme(path)][:1]
+    for path in [*readmes, *TEXTS, *sorted(path for path in chart.files if path.startswith(CRDS))]:
         if path in chart.files:
             content = chart.files[path]
-            kept = content[: min(TEXT_LIMIT, left)]
+            kept = content[: min(README_LIMIT if path in readmes else TEXT_LIMIT, left)]
             left -= len(kept)
             if len(kept) < len(content):
                 omitted.append(f"{len(content) - len(kept):,} of {len(content):,} bytes of {path}")

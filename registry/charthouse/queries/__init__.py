@@ -81,7 +81,6 @@ from charthouse.queries.rows import (
     Tagged as Tagged,
     column_text as column_text,
     escaped as escaped,
-    unescaped as unescaped,
 )
 from charthouse.queries.users import (
     access_generation as access_generation,

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from charthouse.database import Connection
 from charthouse.names import Digest, RepositoryName
 from charthouse.queries.repositories import repository_id
-from charthouse.queries.rows import Referrer, escaped, unescaped
+from charthouse.queries.rows import Referrer, escaped
 
 # With the children of the index at the tag sha256-<hex>: so clients keep referrers where this endpoint is missing.
 _REFERRER_DIGESTS = """
@@ -52,8 +52,7 @@ def list_referrers(
     if not fitting:
         return [], False
     rows = connection.execute(_REFERRERS, parameters | {"until": fitting[-1]}).all()
-    found = [Referrer(digest, media, size, unescaped(type_), notes) for digest, media, size, type_, notes in rows]
-    return found, len(fitting) < len(sizes)
+    return [Referrer(*row) for row in rows], len(fitting) < len(sizes)
 
 
 def _fitting(sizes: Sequence[tuple[str, int]], budget: int) -> list[str]:

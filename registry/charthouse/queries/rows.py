@@ -31,7 +31,7 @@ class Referrer:
     digest: str
     media_type: str
     size: int
-    artifact_type: str
+    artifact_type: str  # as JSON has it between quotes
     annotations: str  # JSON
 
 
@@ -87,7 +87,3 @@ def column_text(value: str) -> str:
 def escaped(value: str) -> str:
     """Text that is given back as it came, as JSON has it in ASCII: a media type, which has no quotes, is itself."""
     return json.dumps(value)[1:-1]
-
-
-def unescaped(value: str) -> str:
-    return str(json.loads(f'"{value}"'))
