@@ -9,8 +9,13 @@ import zlib
 from base64 import encodebytes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
+from charthouse.helm import inspection, packing
+from charthouse.helm.archive import DEFAULT
+from charthouse.helm.versions import tag_of
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 
 NAME = "chart"  # the last component of every repository, as the name of a chart must be
@@ -23,6 +28,7 @@ MIB = 1024 * 1024
 _BLOCK = bytes(range(256)) * 4096  # 1 MiB
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # deflate, no name, no time
 _README_SIZE = 4200  # bytes of random text: gzip leaves about 4.3 KB of it
+_README_OF_20_KB = 19_500
 
 
 def digest_of(content: bytes) -> str:
@@ -82,6 +88,32 @@ def plain(repository: str, tag: str) -> Package:
     return _package(repository, tag, metadata, PLAIN_CONFIG, PLAIN_LAYER)
 
 
+def chart_of_20_kb(repository: str, version: str) -> Package:
+    metadata = {"apiVersion": "v2", "name": NAME, "version": version, "description": f"pushed to {repository}"}
+    return _package(repository, version, metadata, CHART_CONFIG, CHART_LAYER, _README_OF_20_KB)
+
+
+def plain_of_20_kb(repository: str, tag: str) -> Package:
+    metadata = {"name": NAME, "version": tag, "description": f"pushed to {repository} as no chart"}
+    return _package(repository, tag, metadata, PLAIN_CONFIG, PLAIN_LAYER, _README_OF_20_KB)
+
+
+def real(path: Path, namespace: str, *, as_chart: bool) -> Package | None:
+    """Somebody's archive as `helm push` sends it, or as many bytes that are no chart; None for what is none."""
+    archive = path.read_bytes()
+    metadata = inspection.inspect(archive, DEFAULT).metadata
+    if metadata is None:
+        return None
+    packed = packing.pack(metadata, archive, None, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    repository, tag = f"{namespace}/{metadata.name}", tag_of(metadata.version)
+    config, layer = packed.blobs.values()
+    if as_chart:
+        return Package(
+            Stored(repository, tag, digest_of(packed.manifest), (*packed.blobs,)), packed.manifest, (config, layer)
+        )
+    return _wrapped(repository, tag, config + b" ", layer + b"\0", PLAIN_CONFIG, PLAIN_LAYER)
+
+
 def referrer(repository: str, number: int, subject: Package) -> Package:
     """A manifest that refers to another, with that one's blobs as no chart: only itself is new."""
     document = json.loads(subject.manifest)
@@ -97,9 +129,20 @@ def referrer(repository: str, number: int, subject: Package) -> Package:
     return Package(Stored(repository, "", digest_of(manifest), ()), manifest, ())
 
 
-def _package(repository: str, tag: str, metadata: dict[str, str], config_type: str, layer_type: str) -> Package:
+def _package(
+    repository: str,
+    tag: str,
+    metadata: dict[str, str],
+    config_type: str,
+    layer_type: str,
+    readme_size: int = _README_SIZE,
+) -> Package:
     config = json.dumps(metadata, separators=(",", ":")).encode()
-    layer = _archive("".join(f"{key}: {value}\n" for key, value in metadata.items()).encode())
+    layer = _archive("".join(f"{key}: {value}\n" for key, value in metadata.items()).encode(), readme_size)
+    return _wrapped(repository, tag, config, layer, config_type, layer_type)
+
+
+def _wrapped(repository: str, tag: str, config: bytes, layer: bytes, config_type: str, layer_type: str) -> Package:
     digests = digest_of(config), digest_of(layer)
     manifest = (
         f'{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}",'
@@ -110,9 +153,9 @@ def _package(repository: str, tag: str, metadata: dict[str, str], config_type: s
     return Package(Stored(repository, tag, digest_of(manifest), digests), manifest, (config, layer))
 
 
-def _archive(chart_yaml: bytes) -> bytes:
+def _archive(chart_yaml: bytes, readme_size: int) -> bytes:
     """A .tgz in which only Chart.yaml, its last file, differs: what stands before it is compressed once."""
-    start, checksum, size = _beginning()
+    start, checksum, size = _beginning(readme_size)
     entry = _chart_yaml_header() + chart_yaml.ljust(CHART_YAML_SIZE, b"\n") + bytes(2 * tarfile.BLOCKSIZE)
     packer = zlib.compressobj(level=1, wbits=-9, memLevel=1)  # the smallest, which begins quickest
     trailer = struct.pack("<II", zlib.crc32(entry, checksum), size + len(entry))
@@ -120,9 +163,9 @@ def _archive(chart_yaml: bytes) -> bytes:
 
 
 @cache
-def _beginning() -> tuple[bytes, int, int]:
+def _beginning(readme_size: int) -> tuple[bytes, int, int]:
     """The gzip header and the other files, up to where the deflate stream can go on; their checksum and size."""
-    text = encodebytes(random.Random(0).randbytes(_README_SIZE))  # noqa: S311 - text that gzip cannot shorten, no secret
+    text = encodebytes(random.Random(0).randbytes(readme_size))  # noqa: S311 - text that gzip cannot shorten, no secret
     files = {
         "README.md": text,
         "values.yaml": b"greeting: hello\n",

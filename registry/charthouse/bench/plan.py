@@ -6,6 +6,7 @@ A phase is one stretch of load on one registry. It fills a row of the report, or
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from charthouse.bench import charts, large, wrk
 from charthouse.bench.charts import Package, Stored
@@ -18,6 +19,7 @@ from charthouse.bench.work import (
     Pulls,
     Pushes,
     PushOne,
+    RealPushes,
     Referrers,
     Tags,
     Work,
@@ -35,6 +37,8 @@ WORDS = (
     "pulls",
     "plain",
     "pushes",
+    "checks",
+    "real",
     "versions",
     "repositories",
     "tags",
@@ -58,6 +62,7 @@ class Sizes:
     requests: int = 100_000  # before memory is looked at again
     flow: int = 1024  # while memory is looked at
     use_wrk: bool = False
+    charts: tuple[Path, ...] = ()  # archives of real charts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,28 @@ class Plan:
 
     def pushes(self) -> Iterator[list[Phase]]:
         yield [self._phase(Row("pushes of charts"), lambda _: self._small_pushes())]
+
+    def checks(self) -> Iterator[list[Phase]]:
+        """What the rules cost: the same bytes as a chart and as no chart."""
+        plain, chart = Row("pushes of artifacts of 20 KB"), "pushes of charts of 20 KB"
+        yield [
+            self._phase(plain, lambda _: self._small_pushes(charts.plain_of_20_kb)),
+            self._phase(Row(chart, against=plain.name), lambda _: self._small_pushes(charts.chart_of_20_kb)),
+        ]
+
+    def real(self) -> Iterator[list[Phase]]:
+        """Somebody's charts, where `--charts` names them."""
+        paths = self._sizes.charts
+
+        def pushes(*, as_charts: bool) -> Work:
+            return RealPushes(self._repository(f"real-{self._session.next_phase()}"), paths, as_charts)
+
+        if paths:
+            image, chart = Row(f"pushes of {len(paths)} images"), f"pushes of {len(paths)} real charts"
+            yield [
+                self._phase(image, lambda _: pushes(as_charts=False)),
+                self._phase(Row(chart, against=image.name), lambda _: pushes(as_charts=True)),
+            ]
 
     def versions(self) -> Iterator[list[Phase]]:
         """Pulls at all sizes side by side; then pushes, which make the repositories grow."""

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from charthouse.bench import charts
@@ -106,6 +107,26 @@ class Pushes:
         if self.per_repository is None:
             return f"{self.repository}/{charts.NAME}"
         return f"{self.repository}/{self.phase}-{process}-{number // self.per_repository}/{charts.NAME}"
+
+
+@dataclass(frozen=True, slots=True)
+class RealPushes:
+    """Each of these archives once, as a chart or as something else of its size, below `namespace`."""
+
+    namespace: str
+    paths: Sequence[Path]
+    as_charts: bool
+
+    def operations(self, origin: Origin, share: Share) -> Iterator[Operation]:
+        """Read before the clock starts."""
+        paths = [self.paths[number] for number in share.numbers(len(self.paths))]
+        found = [charts.real(path, self.namespace, as_chart=self.as_charts) for path in paths]
+        return self._push([package for package in found if package], origin, share)
+
+    def _push(self, packages: Sequence[Package], origin: Origin, share: Share) -> Iterator[Operation]:
+        for package in packages:
+            share.made.append(package.stored)
+            yield _push(origin, package)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ def bench(
     repositories: Annotated[int, typer.Option(min=1, help="Likewise.")] = 10_000,
     only: Annotated[str, typer.Option(help="Some of the work: pulls,pushes,…; an unknown word lists all.")] = "",
     data: Annotated[list[Path] | None, typer.Option(help="A registry's folder, in the URLs' order.")] = None,
+    charts: Annotated[Path | None, typer.Option(metavar="DIR", help="Real charts to push, at most 400.")] = None,
     history: Annotated[Path | None, typer.Option("--json", help="Append a line with the figures.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw rate against versions.")] = None,
     wrk: Annotated[bool, typer.Option("--wrk", help="Measure single requests with wrk too.")] = False,
@@ -38,7 +39,14 @@ def bench(
     """
     from charthouse import bench
 
-    sizes = bench.Sizes(seconds, connections, bench.numbers("--versions", versions), repositories, use_wrk=wrk)
+    sizes = bench.Sizes(
+        seconds,
+        connections,
+        bench.numbers("--versions", versions),
+        repositories,
+        use_wrk=wrk,
+        charts=tuple(sorted(charts.rglob("*.tgz"))[:400]) if charts else (),
+    )
     words = tuple(only.split(",")) if only else bench.WORDS
     options = bench.Options(
         urls, sizes, rounds, processes, words, data or (), history=history, svg=svg, keep=keep, elsewhere=yes
