@@ -1,5 +1,6 @@
 """The benchmark, for a fraction of a second on a real server."""
 
+import dataclasses
 import gzip
 import io
 import itertools
@@ -28,6 +29,7 @@ from charthouse.bench.session import Sample
 from charthouse.bench.work import ChartBlobs, Share
 from charthouse.helm import archive
 from charthouse.settings import SettingsError
+from helm.charts import chart
 from support.server import Server, serving
 
 TINY = bench.Sizes(
@@ -56,7 +58,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """All work on one registry, one round."""
     folder = tmp_path_factory.mktemp("everything")
     with serving(folder) as server:
-        return measure(folder, [server], bench.WORDS, rounds=1)
+        (folder / "app-1.0.0.tgz").write_bytes(chart())
+        return measure(folder, [server], bench.WORDS, rounds=1, charts=(str(folder / "app-1.0.0.tgz"),))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +70,14 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         return measure(folders[0], [one, two], ["pulls", "tags"], rounds=2)
 
 
-def measure(folder: Path, servers: Sequence[Server], only: Sequence[str], rounds: int) -> Measured:
+def measure(folder: Path, servers: Sequence[Server], only: Sequence[str], rounds: int, **sizes: Any) -> Measured:
     output, history, svg = io.StringIO(), folder / "history.jsonl", folder / "plot.svg"
     urls = [f"{name}=http://127.0.0.1:{server.port}" for name, server in zip(("one", "two"), servers, strict=False)]
     data = [servers[0].settings.data]
     with redirect_stdout(output):
-        bench.run(bench.Options(urls, TINY, rounds, 1, only, data, history=history, svg=svg))
+        bench.run(
+            bench.Options(urls, dataclasses.replace(TINY, **sizes), rounds, 1, only, data, history=history, svg=svg)
+        )
     [line] = history.read_text(encoding="utf-8").splitlines()
     left = [name for server in servers for name in server.request("GET", "_catalog").json()["repositories"]]
     return Measured(output.getvalue(), json.loads(line), svg.read_text(encoding="utf-8"), left)
@@ -80,7 +85,7 @@ def measure(folder: Path, servers: Sequence[Server], only: Sequence[str], rounds
 
 def test_every_kind_of_work_is_measured(everything: Measured) -> None:
     rows = {result["work"]: result for result in everything.run["results"]}
-    assert len(rows) == 29
+    assert len(rows) == 33
     for name, result in rows.items():
         assert result["refusals"] == {}, name
         [figures] = result["rounds"]["one"]

@@ -315,3 +315,15 @@ def test_what_is_read_apart_is_what_a_thread_reads():
     finally:
         here.close()
         apart.close()
+
+
+async def test_a_registry_that_ends_just_after_a_push_ends(settings, clock):
+    """Whatever the reader is about at that moment: again and again, a moment later each time."""
+    for moment in range(12):
+        registry = await open_registry(settings, clock=clock, durable=False)
+        for number in range(3):
+            registry.extraction.later(Digest.of(b"%d" % number))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await registry.close()

@@ -85,7 +85,8 @@ class Extraction:
     async def _work(self) -> None:
         while True:
             try:
-                layer = await asyncio.wait_for(self._waiting.get(), REST_AFTER)
+                async with asyncio.timeout(REST_AFTER):  # wait_for, before 3.12, can swallow the end of this task
+                    layer = await self._waiting.get()
             except TimeoutError:
                 await asyncio.to_thread(self._inspector.rest)
                 layer = await self._waiting.get()

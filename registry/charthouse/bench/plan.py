@@ -6,7 +6,6 @@ A phase is one stretch of load on one registry. It fills a row of the report, or
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
 from charthouse.bench import charts, large, wrk
 from charthouse.bench.charts import Package, Stored
@@ -62,7 +61,7 @@ class Sizes:
     requests: int = 100_000  # before memory is looked at again
     flow: int = 1024  # while memory is looked at
     use_wrk: bool = False
-    charts: tuple[Path, ...] = ()  # archives of real charts
+    charts: tuple[str, ...] = ()  # archives of real charts
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,13 +114,13 @@ class RealPushes:
     """Each of these archives once, as a chart or as something else of its size, below `namespace`."""
 
     namespace: str
-    paths: Sequence[Path]
+    paths: Sequence[str]
     as_charts: bool
 
     def operations(self, origin: Origin, share: Share) -> Iterator[Operation]:
         """Read before the clock starts."""
         paths = [self.paths[number] for number in share.numbers(len(self.paths))]
-        found = [charts.real(path, self.namespace, as_chart=self.as_charts) for path in paths]
+        found = [charts.real(Path(path), self.namespace, as_chart=self.as_charts) for path in paths]
         return self._push([package for package in found if package], origin, share)
 
     def _push(self, packages: Sequence[Package], origin: Origin, share: Share) -> Iterator[Operation]:

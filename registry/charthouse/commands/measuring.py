@@ -45,7 +45,7 @@ def bench(
         bench.numbers("--versions", versions),
         repositories,
         use_wrk=wrk,
-        charts=tuple(sorted(charts.rglob("*.tgz"))[:400]) if charts else (),
+        charts=tuple(sorted(map(str, charts.rglob("*.tgz"))))[:400] if charts else (),
     )
     words = tuple(only.split(",")) if only else bench.WORDS
     options = bench.Options(
