@@ -4,18 +4,21 @@ Helm looks at an archive before it pushes, so no push of it reaches every rule: 
 end, each with the reason. Over HTTP all are in `../test_charts.py`, on both databases.
 """
 
+import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from charthouse.composition import open_existing
 from charthouse.helm import rules
 from charthouse.manifest import OCI_MANIFEST
-from charthouse.names import Digest
+from charthouse.names import Digest, Namespace
+from charthouse.namespaces import Namespaces
 from helm.charts import chart, member, tgz, unsigned
 from support.charts import Signer
 from support.requests import image
@@ -209,6 +212,36 @@ def test_a_push_below_a_chart_of_that_name_asks_what_was_meant(
     )
 
 
+def test_a_signature_that_the_namespace_demands_is_asked_for(
+    helm: Tool, server: Server, namespace: str, work: Path, signer: Signer
+) -> None:
+    """signature_is_verified: without a .prov, and with one of a key that is not in the keyring; then it is added."""
+
+    def on_registry(work: Callable[[Namespaces], Awaitable[object]]) -> None:
+        async def run() -> None:
+            registry = await open_existing(server.settings)
+            await work(registry.namespaces)
+            await registry.close()
+
+        asyncio.run(run())
+
+    on_registry(lambda namespaces: namespaces.set(Namespace(namespace), {"signatures": "verified"}))
+    archive = write(work, chart(chart_yaml=CHART_YAML))
+    assert refused(helm, archive, server, namespace) == by_digest(
+        "charts of this namespace have to be signed, and this one has no provenance file; package it with helm package"
+        " --sign, and push it with the .prov beside it"
+    )
+    signer.sign(archive)
+    said = re.sub("the key [0-9A-F]{16}", "the key <id>", refused(helm, archive, server, namespace))
+    assert said == by_digest(
+        "charts of this namespace have to be signed with a key of its keyring, and this one is signed with another:"
+        " signed by the key <id>, which is in no keyring; sign it with such a key, or have yours added with"
+        " `charthouse keyring add`"
+    )
+    on_registry(lambda namespaces: namespaces.add_keys(Namespace(namespace), signer.public_key))
+    assert "Pushed: " in helm("push", archive, f"oci://{server.host}/{namespace}", "--plain-http")
+
+
 def test_a_tag_of_something_else_is_refused_at_the_second_put(
     helm: Tool, server: Server, namespace: str, work: Path
 ) -> None:
@@ -315,7 +348,11 @@ UNREACHED: dict[rules.Rule, str] = {
 
 
 def test_every_rule_is_reached_or_there_is_a_reason() -> None:
-    beside_the_table = {rules.repository_does_not_repeat_the_chart_name, rules.tag_keeps_its_kind}
+    beside_the_table = {
+        rules.repository_does_not_repeat_the_chart_name,
+        rules.signature_is_verified,
+        rules.tag_keeps_its_kind,
+    }
     assert {case.rule for case in CASES} | beside_the_table | UNREACHED.keys() == {*rules.RULES, *rules.TAG_RULES}
 
 
