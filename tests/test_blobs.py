@@ -434,7 +434,7 @@ async def test_two_uploads_of_one_digest_at_once_both_succeed_and_one_file_remai
 async def test_a_session_survives_a_restart_and_goes_on_at_another_worker(settings: Settings, clock):
     digest = Digest.of(LARGE)
     registry = await open_registry(settings, clock=clock, durable=False)
-    session = registry.start_upload(REPOSITORY, CALLER)
+    session = await registry.start_upload(REPOSITORY, CALLER)
     assert await registry.append(REPOSITORY, session, CALLER, pieces(LARGE[:1000]), None) == 1000
     await registry.close()
     one = await open_registry(settings, clock=clock, durable=False)
@@ -452,7 +452,7 @@ async def test_a_session_survives_a_restart_and_goes_on_at_another_worker(settin
 
 
 async def test_an_unfinished_upload_goes_after_the_setting_by_the_registrys_clock(registry, settings: Settings, clock):
-    session = registry.start_upload(REPOSITORY, CALLER)
+    session = await registry.start_upload(REPOSITORY, CALLER)
     await registry.append(REPOSITORY, session, CALLER, pieces(LARGE), None)
     clock.now += settings.upload_expiry - 1
     assert await registry.forget_stale_uploads() == 0
@@ -462,7 +462,7 @@ async def test_an_unfinished_upload_goes_after_the_setting_by_the_registrys_cloc
 
 
 async def test_another_request_on_the_same_upload_is_told_to_wait(registry):
-    session = registry.start_upload(REPOSITORY, CALLER)
+    session = await registry.start_upload(REPOSITORY, CALLER)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -480,14 +480,14 @@ async def test_another_request_on_the_same_upload_is_told_to_wait(registry):
 
 async def test_nothing_is_left_of_what_was_refused(registry, settings: Settings):
     wrong = Digest.of(b"something else")
-    session = registry.start_upload(REPOSITORY, CALLER)
+    session = await registry.start_upload(REPOSITORY, CALLER)
     with pytest.raises(Exception, match="the content has the digest"):
         await registry.push_blob(REPOSITORY, CALLER, wrong, pieces(LARGE))
     await registry.append(REPOSITORY, session, CALLER, pieces(LARGE), None)
     with pytest.raises(Exception, match="the content has the digest"):
         await registry.finish_upload(REPOSITORY, session, CALLER, wrong, pieces(b"end"))
     with pytest.raises(Exception, match="the chunk begins at byte"):
-        await registry.append(REPOSITORY, registry.start_upload(REPOSITORY, CALLER), CALLER, pieces(b"x"), (7, 7))
+        await registry.append(REPOSITORY, await registry.start_upload(REPOSITORY, CALLER), CALLER, pieces(b"x"), (7, 7))
     assert left(settings.data) == []
 
 

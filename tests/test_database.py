@@ -196,8 +196,8 @@ async def test_text_is_in_byte_order_whatever_the_databases_collation(registry: 
     while page := (await registry.list_tags(REPOSITORY, last, 3))[0]:
         paged, last = paged + page, page[-1]
     assert paged == sorted(tags)
-    assert (await registry.list_repositories("", 100))[0] == sorted([*names_of_repositories, REPOSITORY])
-    assert (await registry.list_repositories("a.b", 2))[0] == ["a/b", "a0"]
+    assert (await registry.list_repositories("", 100, Caller()))[0] == sorted([*names_of_repositories, REPOSITORY])
+    assert (await registry.list_repositories("a.b", 2, Caller()))[0] == ["a/b", "a0"]
 
 
 async def test_nul_and_lone_surrogates_stay_in_the_bytes_of_a_manifest(registry: Registry):
