@@ -246,12 +246,13 @@ def test_the_dockerfile_makes_a_registry_that_is_healthy(tmp_path: Path) -> None
 
 def test_the_health_check_speaks_tls_where_the_certificate_is_a_variable(tmp_path: Path) -> None:
     server = str(self_signed(tmp_path / "tls", [], time.time()).server)
-    variables = {"PATH": os.environ["PATH"], f"{PREFIX}TLS_CERT": server, f"{PREFIX}TLS_KEY": server}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # has a `python`, as the image does
+    variables = {"PATH": path, f"{PREFIX}TLS_CERT": server, f"{PREFIX}TLS_KEY": server}
     words = [sys.executable, "-m", "charthouse", "serve", "--port", "0"]
     with _serving(words, tmp_path, variables) as url:
         assert url.startswith("https://")
         assert _health(_stages()[""], url, variables) == 0
-        assert _health(_stages()[""], url, {"PATH": os.environ["PATH"]}) != 0
+        assert _health(_stages()[""], url, {"PATH": path}) != 0
     assert _health(_stages()[""], url, variables) != 0
 
 
