@@ -22,6 +22,16 @@ _names = itertools.count()
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 async def stored_in(request: pytest.FixtureRequest, anyio_backend: str) -> str:
     """`database_url` for a whole session."""
+    return await _database(request)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+async def stored_apart(request: pytest.FixtureRequest, anyio_backend: str) -> str:
+    """Another one, for a registry that has users: they would close the other too."""
+    return await _database(request)
+
+
+async def _database(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return ""
     server: str = request.getfixturevalue("postgres_server")

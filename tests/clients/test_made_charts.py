@@ -62,7 +62,7 @@ def test_helm_lints_it(helm: Tool, archive: Path) -> None:
 
 def test_helm_packs_the_same_files(helm: Tool, archive: Path, tmp_path: Path) -> None:
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+        tar.extractall(tmp_path / "unpacked")  # our own, and Python 3.11.2 has no filters
     helm("package", tmp_path / "unpacked" / "app")
     assert contents(helm.home / archive.name) == contents(archive)
 

@@ -51,8 +51,8 @@ async def close(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def closed_server(stored_in: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("closed"), "--policy", "oci", database=stored_in) as server:
+def closed_server(stored_apart: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("closed"), "--policy", "oci", database=stored_apart) as server:
         asyncio.run(close(server.settings))
         yield server
 
