@@ -51,6 +51,7 @@ WHOLE_LIMIT = 1024 * 1024  # bytes of a blob that is kept in memory until it is 
 HASHED_AT_ONCE = 64 * 1024  # bytes: 60 µs, what a change of threads costs as well
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
+GRACE_SHARE = 10  # parts of the grace: answers closer together than one are recorded once
 ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archive may not have more either
 
 
@@ -65,12 +66,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob that a repository of that generation holds. `read(start, length)` gives its bytes in pieces."""
+    """A blob that a repository of that generation holds. `read(start, length)` gives its bytes in pieces.
+
+    `is_named` says that a manifest of the repository names it: then it stays while the generation does.
+    """
 
     digest: Digest
     size: int
     read: Callable[[int, int], Pieces]
     generation: int
+    is_named: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,18 @@ class Registry:
     async def get_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
         """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN."""
         found = await self._database.read(queries.find_blob, repository, digest)
+        if found is not None and self._needs_grace(found):
+            found = await self._database.write(transactions.answer_for, repository, digest, self._now())
         if found is None:
             await self._demand(repository)
             raise BlobUnknown(f"{repository} has no blob {digest}")
-        return Blob(digest, found.size, self._reader(found), found.generation)
+        return Blob(digest, found.size, self._reader(found), found.generation, found.unnamed_since is None)
+
+    def _needs_grace(self, blob: StoredBlob) -> bool:
+        """Whether an answer has to be recorded; one is good for all that follow in a tenth of the grace."""
+        if blob.unnamed_since is None:
+            return False
+        return not 0 <= self._now() - blob.unnamed_since < self.settings.gc_grace * 1000 // GRACE_SHARE
 
     def _reader(self, blob: StoredBlob) -> Callable[[int, int], Pieces]:
         async def read(start: int, length: int) -> Pieces:
@@ -438,7 +451,7 @@ class Registry:
         await self._database.write(transactions.delete_version, repository, reference, self._now())
 
     async def delete_repository(self, repository: RepositoryName) -> int:
-        """Everything that the repository holds. Returns the number of its manifests. Raises NAME_UNKNOWN."""
+        """All manifests and tags; blobs have their grace. Returns the number of manifests. Raises NAME_UNKNOWN."""
         return await self._database.write(transactions.delete_repository, repository, self._now())
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:

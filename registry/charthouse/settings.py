@@ -221,6 +221,11 @@ class Settings:
     upload_expiry: int = setting(
         24 * 3600, whole(60, 30 * 24 * 3600), "Seconds after which an unfinished upload is forgotten."
     )
+    gc_grace: int = setting(
+        24 * 3600,
+        whole(0, 365 * 24 * 3600),
+        "Seconds that garbage collection leaves a blob after its last manifest went, or after an answer about it.",
+    )
     pull_cache: int = setting(
         64 * 1024 * 1024,
         whole(0, 2**40),

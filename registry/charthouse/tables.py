@@ -15,9 +15,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 
-SCHEMA_VERSION = "0005"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0006"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -52,7 +53,16 @@ repository_blobs = Table(
     Column("repository_id", Id, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
     Column("digest", Key, ForeignKey("blobs.digest"), primary_key=True),
     Column("created_at", BigInteger, nullable=False),
+    # None while a manifest of the repository names it; else when its last manifest went, or when somebody was told
+    # since that it is here: the grace that garbage collection leaves it begins then.
+    Column("unnamed_since", BigInteger),
     Index("repository_blobs_by_digest", "digest", "repository_id"),
+    Index(
+        "repository_blobs_unnamed",
+        "unnamed_since",
+        sqlite_where=text("unnamed_since IS NOT NULL"),
+        postgresql_where=text("unnamed_since IS NOT NULL"),
+    ),
 )
 
 manifests = Table(
@@ -73,6 +83,8 @@ manifests = Table(
     Column(
         "content", LargeBinary, nullable=False
     ),  # the exact bytes, last: a listing does not read past the columns before
+    # When its last tag went, or it was pushed again without one; None before that. Of what has a tag it says nothing.
+    Column("untagged_since", BigInteger),
     Index("manifests_by_subject", "repository_id", "subject", "digest"),
 )
 
@@ -203,6 +215,17 @@ newest_versions = Table(
     ForeignKeyConstraint(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),
+)
+
+# The last pass of garbage collection: one row, which the next pass takes, so that of several servers one collects.
+collection_passes = Table(
+    "collection_passes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("begun_at", BigInteger, nullable=False),
+    # The same moment by a clock that nobody sets, in milliseconds since that machine was started: told apart by `boot`.
+    Column("steady", BigInteger, nullable=False),
+    Column("boot", Text, nullable=False),
 )
 
 users = Table(

@@ -59,18 +59,31 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
         raise RulesMoved
     if not settings.sparse_manifests:
         _demand_references(connection, repository_id, push)
-    moving = [tag for tag in push.tags if versions.moves(queries.tagged(connection, repository_id, tag), tag, push)]
+    there = {tag: queries.tagged(connection, repository_id, tag) for tag in push.tags}
+    moving = [tag for tag in there if versions.moves(there[tag], tag, push)]
     if push.chart and not push.tags:  # Helm puts by digest first: refused here, it leaves nothing behind
         tag = versions.tag_of(push.chart)
         versions.moves(queries.tagged(connection, repository_id, tag), tag, push)
     digest = Digest(push.stored.digest)
-    if queries.manifest_media_type(connection, repository_id, digest) != push.stored.media_type:
-        annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
-        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
+    was_here = _keep_manifest(connection, repository_id, push, digest)
     if push.chart:  # also where the manifest was here before its config
         _put_chart(connection, repository_id, push, push.chart)
     for tag in moving:
         queries.set_tag(connection, repository_id, tag, digest, push.by, push.now)
+    left = {before.digest for tag in moving if (before := there[tag]) and before.digest != digest}
+    again = {digest} if was_here and not moving else set()  # somebody is told so once more
+    for each in sorted(left | again):
+        queries.untag(connection, repository_id, each, push.now)
+
+
+def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPush, digest: Digest) -> bool:
+    """Whether it was here already; then the same bytes may have come with another media type, and name the same."""
+    known = queries.manifest_media_type(connection, repository_id, digest)
+    if known != push.stored.media_type:
+        annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
+        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
+        queries.name_blobs(connection, repository_id, digest)
+    return known is not None
 
 
 def _put_chart(connection: Connection, repository_id: int, push: ManifestPush, chart: Chart) -> None:
@@ -121,17 +134,25 @@ def _media_type(descriptor: Descriptor) -> str:
 
 
 def name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> bool:
+    """Whether these bytes are the ones that are stored now; False when they were stored before."""
     repository_id = queries.change_repository(connection, repository, now)
-    added = queries.add_blob(connection, blob, now)
-    queries.hold_blob(connection, repository_id, Digest(blob.digest), now)
-    return added
+    while True:  # on PostgreSQL what was stored before may be collected between the two statements
+        added = queries.add_blob(connection, blob, now)
+        if queries.hold_blob(connection, repository_id, Digest(blob.digest), now):
+            return added
 
 
 def hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
+    """False when the blob is not stored, or not any more."""
     if queries.stored_blob(connection, digest) is None:
         return False
-    queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
-    return True
+    return queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
+
+
+def answer_for(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> StoredBlob | None:
+    """A blob that no manifest named a moment ago: its grace begins anew with the answer. None when it is gone."""
+    queries.extend_grace(connection, repository, digest, now)
+    return queries.find_blob(connection, repository, digest)
 
 
 def mount(
@@ -145,11 +166,16 @@ def mount(
 def delete_manifest(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
     repository_id = _change_existing(connection, repository, now)
     if isinstance(reference, Tag):
-        deleted = queries.delete_tag(connection, repository_id, reference)
+        named = queries.delete_tag(connection, repository_id, reference)
+        if named is not None:
+            queries.untag(connection, repository_id, named, now)
+            return
     else:
-        deleted = queries.delete_manifest(connection, repository_id, reference)
-    if not deleted:
-        raise ManifestUnknown(f"{repository} has no manifest {reference}")
+        queries.unname_blobs(connection, repository_id, reference, now)
+        queries.orphan(connection, repository_id, reference, now)
+        if queries.delete_manifest(connection, repository_id, reference):
+            return
+    raise ManifestUnknown(f"{repository} has no manifest {reference}")
 
 
 def delete_version(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
@@ -163,7 +189,7 @@ def delete_version(connection: Connection, repository: RepositoryName, reference
 
 
 def delete_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
-    return queries.empty_repository(connection, _change_existing(connection, repository, now))
+    return queries.empty_repository(connection, _change_existing(connection, repository, now), now)
 
 
 def delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:

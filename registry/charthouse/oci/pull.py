@@ -51,7 +51,7 @@ async def ping(_: Call) -> Response:
 @chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK)  # end-2
 async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     blob = await call.registry.get_blob(repository, digest)
-    call.good_for(repository, blob.generation)
+    _keep_named(call, repository, blob)
     headers = _blob_headers(blob)
     if _is_known(call, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -61,7 +61,7 @@ async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> R
 @chapter.route("GET", "/{repository}/blobs/{digest}", Right.PULL)  # end-2
 async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     blob = await call.registry.get_blob(repository, digest)
-    call.good_for(repository, blob.generation)
+    _keep_named(call, repository, blob)
     headers = _blob_headers(blob)
     if _is_known(call, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -93,6 +93,12 @@ async def get_manifest(call: Call, repository: RepositoryName, reference: Refere
     if _is_known(call, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(manifest.content, headers=headers)
+
+
+def _keep_named(call: Call, repository: RepositoryName, blob: Blob) -> None:
+    """An answer about a blob that no manifest names is never given again from memory: each extends its grace."""
+    if blob.is_named:
+        call.good_for(repository, blob.generation)
 
 
 def _blob_headers(blob: Blob) -> dict[str, str]:

@@ -12,12 +12,15 @@ from charthouse.queries.api_tokens import (
 )
 from charthouse.queries.blobs import (
     add_blob as add_blob,
+    extend_grace as extend_grace,
     find_blob as find_blob,
     hold_blob as hold_blob,
     holders as holders,
+    name_blobs as name_blobs,
     named_by as named_by,
     release_blob as release_blob,
     stored_blob as stored_blob,
+    unname_blobs as unname_blobs,
 )
 from charthouse.queries.charts import (
     has_charts as has_charts,
@@ -43,9 +46,11 @@ from charthouse.queries.manifests import (
     list_tags as list_tags,
     manifest_media_type as manifest_media_type,
     missing as missing,
+    orphan as orphan,
     put_manifest as put_manifest,
     set_tag as set_tag,
     tags_of as tags_of,
+    untag as untag,
 )
 from charthouse.queries.namespaces import (
     Key as Key,

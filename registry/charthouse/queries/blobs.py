@@ -7,7 +7,7 @@ from charthouse.names import Digest, RepositoryName
 from charthouse.queries.rows import StoredBlob
 
 _FIND_BLOB = text("""
-    SELECT b.digest, b.size, b.key, b.content, r.generation FROM repositories r
+    SELECT b.digest, b.size, b.key, b.content, r.generation, h.unnamed_since FROM repositories r
     JOIN repository_blobs h ON h.repository_id = r.id AND h.digest = :digest
     JOIN blobs b ON b.digest = h.digest
     WHERE r.name = :name""")
@@ -16,9 +16,29 @@ _ADD_BLOB = text("""
     INSERT INTO blobs (digest, size, key, created_at, content) VALUES (:digest, :size, :key, :now, :content)
     ON CONFLICT (digest) DO NOTHING""")
 _HOLD_BLOB = text("""
-    INSERT INTO repository_blobs (repository_id, digest, created_at)
-    SELECT :repository_id, digest, :now FROM blobs WHERE digest = :digest
-    ON CONFLICT (repository_id, digest) DO NOTHING""")
+    INSERT INTO repository_blobs (repository_id, digest, created_at, unnamed_since)
+    SELECT :repository_id, digest, CAST(:now AS BIGINT), CASE WHEN NOT EXISTS (
+        SELECT 1 FROM manifest_references f
+        WHERE f.repository_id = :repository_id AND f.digest = :digest AND f.kind <> 'manifest')
+        THEN CAST(:now AS BIGINT) END
+    FROM blobs WHERE digest = :digest
+    ON CONFLICT (repository_id, digest) DO UPDATE SET unnamed_since = excluded.unnamed_since""")
+_EXTEND_GRACE = text("""
+    UPDATE repository_blobs SET unnamed_since = :now WHERE digest = :digest AND unnamed_since IS NOT NULL
+    AND repository_id = (SELECT id FROM repositories WHERE name = :name)""")
+_NAME_BLOBS = text("""
+    UPDATE repository_blobs SET unnamed_since = NULL
+    WHERE repository_id = :repository_id AND unnamed_since IS NOT NULL AND digest IN (
+        SELECT f.digest FROM manifest_references f
+        WHERE f.repository_id = :repository_id AND f.manifest = :manifest AND f.kind <> 'manifest')""")
+_UNNAME_BLOBS = text("""
+    UPDATE repository_blobs SET unnamed_since = :now
+    WHERE repository_id = :repository_id AND digest IN (
+        SELECT f.digest FROM manifest_references f
+        WHERE f.repository_id = :repository_id AND f.manifest = :manifest AND f.kind <> 'manifest')
+    AND NOT EXISTS (
+        SELECT 1 FROM manifest_references o WHERE o.repository_id = :repository_id
+        AND o.digest = repository_blobs.digest AND o.manifest <> :manifest AND o.kind <> 'manifest')""")
 _HOLDERS = text("""
     SELECT r.name FROM repository_blobs h JOIN repositories r ON r.id = h.repository_id
     WHERE h.digest = :digest ORDER BY r.name LIMIT :limit""")
@@ -47,8 +67,25 @@ def add_blob(connection: Connection, blob: StoredBlob, now: int) -> bool:
     return connection.execute(_ADD_BLOB, parameters).rowcount == 1
 
 
-def hold_blob(connection: Connection, repository_id: int, digest: Digest, now: int) -> None:
-    connection.execute(_HOLD_BLOB, {"repository_id": repository_id, "digest": digest, "now": now})
+def hold_blob(connection: Connection, repository_id: int, digest: Digest, now: int) -> bool:
+    """False when the blob is not stored. Its grace begins, unless a manifest names it already."""
+    parameters = {"repository_id": repository_id, "digest": digest, "now": now}
+    return connection.execute(_HOLD_BLOB, parameters).rowcount == 1
+
+
+def extend_grace(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:
+    """Of a blob that no manifest names, before somebody is told that it is here."""
+    connection.execute(_EXTEND_GRACE, {"name": repository, "digest": digest, "now": now})
+
+
+def name_blobs(connection: Connection, repository_id: int, manifest: str) -> None:
+    """After the manifest's references have come."""
+    connection.execute(_NAME_BLOBS, {"repository_id": repository_id, "manifest": manifest})
+
+
+def unname_blobs(connection: Connection, repository_id: int, manifest: str, now: int) -> None:
+    """Before the manifest or its references go: the grace begins of what nothing else in the repository names."""
+    connection.execute(_UNNAME_BLOBS, {"repository_id": repository_id, "manifest": manifest, "now": now})
 
 
 @one_statement

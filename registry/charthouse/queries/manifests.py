@@ -35,7 +35,15 @@ _SET_TAG = text("""
     ON CONFLICT (repository_id, name) DO UPDATE
     SET digest = excluded.digest, pushed_at = excluded.pushed_at, pushed_by = excluded.pushed_by
     WHERE tags.digest <> excluded.digest""")
-_DELETE_TAG = text("DELETE FROM tags WHERE repository_id = :repository_id AND name = :tag")
+_DELETE_TAG = text("DELETE FROM tags WHERE repository_id = :repository_id AND name = :tag RETURNING digest")
+_UNTAG = text("""
+    UPDATE manifests SET untagged_since = :now WHERE repository_id = :repository_id AND digest = :digest
+    AND NOT EXISTS (
+        SELECT 1 FROM tags t WHERE t.repository_id = manifests.repository_id AND t.digest = manifests.digest)""")
+_ORPHAN = text("""
+    UPDATE manifests SET untagged_since = :now WHERE repository_id = :repository_id AND (subject = :manifest
+    OR digest IN (SELECT f.digest FROM manifest_references f
+        WHERE f.repository_id = :repository_id AND f.manifest = :manifest AND f.kind = 'manifest'))""")
 _DELETE_MANIFEST = text("DELETE FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
 _LIST_TAGS = text("""
     SELECT name FROM tags WHERE repository_id = :repository_id AND name > :last ORDER BY name LIMIT :limit""")
@@ -126,8 +134,19 @@ def tags_of(connection: Connection, repository: RepositoryName, digest: Digest) 
     return list(connection.execute(_TAGS_OF, {"name": repository, "digest": digest}).scalars())
 
 
-def delete_tag(connection: Connection, repository_id: int, tag: Tag) -> bool:
-    return connection.execute(_DELETE_TAG, {"repository_id": repository_id, "tag": tag}).rowcount == 1
+def delete_tag(connection: Connection, repository_id: int, tag: Tag) -> str | None:
+    """The digest that it named; None when there was no such tag."""
+    return connection.execute(_DELETE_TAG, {"repository_id": repository_id, "tag": tag}).scalar()
+
+
+def untag(connection: Connection, repository_id: int, digest: str, now: int) -> None:
+    """Begins the time without a tag, unless the manifest has one."""
+    connection.execute(_UNTAG, {"repository_id": repository_id, "digest": digest, "now": now})
+
+
+def orphan(connection: Connection, repository_id: int, manifest: str, now: int) -> None:
+    """Begins the time on their own of the manifest's children and referrers, before it goes."""
+    connection.execute(_ORPHAN, {"repository_id": repository_id, "manifest": manifest, "now": now})
 
 
 def delete_manifest(connection: Connection, repository_id: int, digest: Digest) -> bool:

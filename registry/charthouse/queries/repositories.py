@@ -12,7 +12,8 @@ _CHANGE_REPOSITORY = text("""
     ON CONFLICT (name) DO UPDATE SET generation = repositories.generation + 1
     RETURNING id""")
 _REPOSITORY_ID = text("SELECT id FROM repositories WHERE name = :name")
-_RELEASE_BLOBS = text("DELETE FROM repository_blobs WHERE repository_id = :repository_id")
+_UNNAME_ALL_BLOBS = text("""
+    UPDATE repository_blobs SET unnamed_since = :now WHERE repository_id = :repository_id AND unnamed_since IS NULL""")
 _DELETE_MANIFESTS = text("DELETE FROM manifests WHERE repository_id = :repository_id")
 _GENERATION = text("SELECT generation FROM repositories WHERE name = :name")
 _LAST = "\U0010ffff"  # after everything that a name has
@@ -41,9 +42,12 @@ def generations(connection: Connection, repositories: Collection[RepositoryName]
     return {name: generation for name, generation in found.items() if generation is not None}
 
 
-def empty_repository(connection: Connection, repository_id: int) -> int:
-    """Forgets all that it holds, but for the row: a generation is never used twice. Returns the number of manifests."""
-    connection.execute(_RELEASE_BLOBS, {"repository_id": repository_id})
+def empty_repository(connection: Connection, repository_id: int, now: int) -> int:
+    """Forgets all manifests, and begins the grace of all blobs. Returns the number of manifests.
+
+    The repository's own row stays: a generation is never used twice.
+    """
+    connection.execute(_UNNAME_ALL_BLOBS, {"repository_id": repository_id, "now": now})
     return connection.execute(_DELETE_MANIFESTS, {"repository_id": repository_id}).rowcount
 
 

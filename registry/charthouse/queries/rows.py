@@ -17,13 +17,17 @@ class StoredManifest:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """`content` when the bytes are kept in the database, else `key` names them in the blob store."""
+    """`content` when the bytes are kept in the database, else `key` names them in the blob store.
+
+    `unnamed_since` is None while a manifest of the repository names it, and for a blob of no repository in particular.
+    """
 
     digest: str
     size: int
     key: str | None
     content: bytes | None
     generation: int = 0
+    unnamed_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
