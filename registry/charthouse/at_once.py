@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+STAMP = "charthouse.stamp"  # where the database's stamp is left for whoever comes after: read since the request arrived
+
 
 class Finished(NamedTuple):
     """A 200. `headers` are lines with their ends; the body is empty for HEAD."""

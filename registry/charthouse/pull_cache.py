@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charthouse.at_once import Finished
+from charthouse.at_once import STAMP, Finished
 from charthouse.core import Registry
 from charthouse.names import RepositoryName
 
@@ -53,7 +53,7 @@ class PullCache:
         if entry is None or entry.stamp is None or not _is_pull(scope):
             return None
         assert self.registry is not None  # noqa: S101 - an entry came from it
-        if scope.get("charthouse.stamp") != entry.stamp:
+        if scope.get(STAMP) != entry.stamp:
             return None
         self._entries.move_to_end((scope["method"], scope["path"]))
         return entry.finished
@@ -63,27 +63,28 @@ class PullCache:
             await self._app(scope, receive, send)
             return
         key = (scope["method"], scope["path"])
-        entry = await self._current(key)
+        entry = await self._current(key, scope.get(STAMP))
         if entry is None:
             await self._ask_and_keep(key, scope, receive, send)
         else:
             await send(entry.start)
             await send({"type": "http.response.body", "body": entry.finished.body})
 
-    async def _current(self, key: Key) -> Entry | None:
+    async def _current(self, key: Key, stamp: int | None) -> Entry | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        holds = await self._holds(entry)
+        holds = await self._holds(entry, stamp)
         if self._entries.get(key) is entry:  # while we asked, somebody else may have forgotten or replaced it
             self._entries.move_to_end(key)
             if not holds:
                 self._forget(key)
         return entry if holds else None
 
-    async def _holds(self, entry: Entry) -> bool:
+    async def _holds(self, entry: Entry, stamp: int | None) -> bool:
+        """`stamp` is the database's since the request arrived, where it was asked for already."""
         assert self.registry is not None  # noqa: S101 - an entry came from it
-        stamp = self.registry.stamp()
+        stamp = self.registry.stamp() if stamp is None else stamp
         if stamp is None:
             return await self._generation(entry.repository) == entry.generation
         if stamp != entry.stamp:

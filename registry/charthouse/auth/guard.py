@@ -10,7 +10,7 @@ from functools import cached_property
 
 from starlette.types import Receive, Scope, Send
 
-from charthouse.at_once import Finished, Layer
+from charthouse.at_once import STAMP, Finished, Layer
 from charthouse.auth import token_request
 from charthouse.auth.access import DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
 from charthouse.auth.access_tokens import bearer_token, is_bearer
@@ -27,7 +27,6 @@ from charthouse.oci.routing import Api, Right, Route
 from charthouse.origin import Origins
 
 SIGN_IN = "sign in first: helm registry login, oras login or docker login"
-STAMP = "charthouse.stamp"  # where the database's stamp is left for whoever comes after
 
 # What a route's word asks for: one of these actions is enough.
 _ACTIONS: Mapping[Right, tuple[str, ...]] = {
@@ -69,6 +68,8 @@ class Guard:
 
     def at_once(self, scope: Scope) -> Finished | None:
         """Where nothing was committed since users and rights were last read, and the caller was seen before."""
+        if scope["method"] not in ("GET", "HEAD"):
+            return None
         stamp = scope[STAMP] = self.registry.stamp()
         directory = self._users.current(stamp)
         if directory is None:
@@ -106,7 +107,7 @@ class Guard:
     async def _caller(self, scope: Scope) -> Caller:
         """Whoever asks, if he may. Raises UNAUTHORIZED, DENIED, TOOMANYREQUESTS."""
         host = self._origins.of(scope).host
-        directory = await self._users.directory()
+        directory = await self._users.directory(scope.get(STAMP))
         if directory.is_open:
             return Caller(host=host, rights=EVERY_RIGHT)
         who = await self._identity(scope, directory)

@@ -26,9 +26,12 @@ class Users:
         """The directory, where it is certain without asking that it holds: nothing was committed since."""
         return self._directory if stamp is not None and stamp == self._stamp else None
 
-    async def directory(self) -> Directory:
-        """As it is after the last acknowledged change, on whatever worker or server that was made."""
-        stamp = self._database.stamp()
+    async def directory(self, stamp: int | None = None) -> Directory:
+        """As it is after the last acknowledged change, on whatever worker or server that was made.
+
+        `stamp` is the database's, where it was asked for since the question came up.
+        """
+        stamp = self._database.stamp() if stamp is None else stamp
         if (current := self.current(stamp)) is not None:
             return current
         generation = await self._generation()
