@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from charthouse.database.sqlite import (
     driver,
     prepare,
 )
-from charthouse.errors import StorageFull
+from charthouse.errors import ManifestUnknown, StorageFull
 from support import faults
 from support.notes import NOTES, add, names
 
@@ -212,6 +213,28 @@ def pages(path: Path) -> Path:
     with connect(path) as connection:
         driver(connection).execute("CREATE TABLE pages (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
     return path
+
+
+def refuse(connection: Connection, name: str) -> None:
+    """Refused after it has changed something, as a push is by a constraint."""
+    add(connection, name)
+    raise ManifestUnknown(f"there is no {name}")
+
+
+@pytest.mark.parametrize("refused", [(), (3,), (0, 7), range(8)])
+async def test_a_write_that_is_refused_costs_its_batch_a_second_run_and_no_other_commit(path: Path, refused):
+    async with opened(path) as database:
+        await database.write(names)
+        traced: list[str] = []
+        database._writer._raw.set_trace_callback(traced.append)
+        queries: list[Any] = [refuse if k in refused else add for k in range(8)]
+        outcomes = await write_eight(database, path, queries)
+        counts = Counter(sql.split()[0] for sql in traced)
+        # The batch, and the write that it waited for.
+        assert counts["COMMIT"] == 2
+        assert counts["SAVEPOINT"] == (8 if refused else 0)
+        assert counts["INSERT"] == (min(refused) + 1 + 8 if refused else 8)
+    assert [isinstance(outcome, ManifestUnknown) for outcome in outcomes] == [k in refused for k in range(8)]
 
 
 @pytest.mark.parametrize("k", range(8))

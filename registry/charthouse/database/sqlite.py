@@ -248,7 +248,7 @@ _Outcome = tuple[_Write, Any, BaseException | None]
 
 
 class Writer:
-    """One thread that takes what is waiting as one transaction: a savepoint each, one COMMIT, one fsync.
+    """One thread that takes what is waiting as one transaction: one COMMIT, one fsync.
 
     The thread starts at the first write. It is its own and stays, or one of `threads`, which it gives back, with its
     connection, as soon as nothing waits. A future is resolved only after COMMIT returned. When the thread fails,
@@ -296,6 +296,7 @@ class Writer:
         self._connection = Direct(self._raw)
         self._raw.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         self._raw.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the disk
+        self._raw.execute("PRAGMA temp_store=MEMORY")  # else a batch's savepoints write every page to a file as well
         self._raw.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")  # a WAL begun anew is cut to this
         self._stopped = self._loop.create_future()
         if self._threads is not None:
@@ -355,24 +356,28 @@ class Writer:
             self._lock.unlock()
             self._answer(outcomes)
 
-    def _together(self, batch: list[_Write]) -> list[_Outcome]:
+    def _together(self, batch: list[_Write], *, apart: bool = False) -> list[_Outcome]:
+        """First as if nothing could go wrong. What is refused costs the batch a second run, `apart`: in savepoints,
+        which cost each write two statements and every page a copy."""
         try:
             self._raw.execute("BEGIN IMMEDIATE")
-            outcomes = [self._one(write) for write in batch] if len(batch) > 1 else [self._only(batch[0])]
+            outcomes = [self._one(write) if apart else self._plain(write) for write in batch]
             self._raw.execute("COMMIT")
         except Exception as failure:  # of a batch only what ends it for all
             error = (isinstance(failure, _TransactionLost) and failure.__cause__) or failure
             if error_code(error) in FSYNC_FAILED:
                 raise  # the system may have dropped the pages, and the next fsync would succeed: nobody writes on
-            if self._raw.in_transaction:
+            is_lost = not self._raw.in_transaction
+            if not is_lost:
                 self._raw.execute("ROLLBACK")
             if len(batch) == 1:
                 return [(batch[0], None, _translated(error))]
+            if not apart and not is_lost:
+                return self._together(batch, apart=True)
             return [outcome for write in batch for outcome in self._together([write])]
         return outcomes
 
-    def _only(self, write: _Write) -> _Outcome:
-        """Without a savepoint: what goes wrong takes nobody else's work with it."""
+    def _plain(self, write: _Write) -> _Outcome:
         return write, checked(write.query(self._connection)), None
 
     def _one(self, write: _Write) -> _Outcome:
