@@ -6,6 +6,7 @@ that ends means that the parent has ended, however it did.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ class Application(Layer, Protocol):
 Build = Callable[[Settings], Application]
 
 GRACE = 30  # seconds that running requests have to finish
+COLLECT_EVERY = 20_000  # objects made and kept until Python looks for cycles among the young
 RESTART_PAUSE = 1.0  # seconds before a worker that did not even start is started again
 INTERRUPTED = 130  # exit status after a second Ctrl+C, as a shell gives it
 
@@ -89,6 +91,7 @@ class Server(uvicorn.Server):
         """The application's own errors come out of here; uvicorn would print them and go on."""
         with self.capture_signals():
             async with self._app.lifespan():
+                _collect_less()
                 await self._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -113,6 +116,13 @@ class Server(uvicorn.Server):
         if sig == signal.SIGINT and self.should_exit:
             os._exit(INTERRUPTED)
         super().handle_exit(sig, frame)
+
+
+def _collect_less() -> None:
+    """What is there now stays, and requests leave next to no cycles: looking for them took a tenth of a push."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 @contextlib.contextmanager
