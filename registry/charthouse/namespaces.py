@@ -76,8 +76,8 @@ def rules_of(connection: Connection, settings: Settings, repository: RepositoryN
 
 def values_of(connection: Connection, settings: Settings, name: str) -> dict[str, Value]:
     """What holds for a repository or a namespace, and why."""
-    stored = queries.namespace_settings(connection, Namespace.covering(name))
-    return resolve(settings, stored, name, has_users=queries.has_users(connection))
+    stored, has_users = queries.namespace_settings(connection, Namespace.covering(name))
+    return resolve(settings, stored, name, has_users=has_users)
 
 
 def demand(connection: Connection, settings: Settings, repository: RepositoryName) -> None:

@@ -80,6 +80,8 @@ def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPus
     """Whether it was here already; then the same bytes may have come with another media type, and name the same."""
     known = queries.manifest_media_type(connection, repository_id, digest)
     if known != push.stored.media_type:
+        if known is not None:
+            queries.forget_references(connection, repository_id, digest)
         annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
         queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
         queries.name_blobs(connection, repository_id, digest)

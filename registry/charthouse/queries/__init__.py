@@ -43,6 +43,7 @@ from charthouse.queries.manifests import (
     delete_manifest as delete_manifest,
     delete_tag as delete_tag,
     find_manifest as find_manifest,
+    forget_references as forget_references,
     list_tags as list_tags,
     manifest_media_type as manifest_media_type,
     missing as missing,

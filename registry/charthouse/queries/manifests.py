@@ -1,5 +1,7 @@
 """Manifests, what they name, and tags."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import TextClause, text
 
 from charthouse.database import Connection, one_statement
@@ -27,8 +29,14 @@ _FORGET_REFERENCES = text("DELETE FROM manifest_references WHERE repository_id =
 _ADD_REFERENCE = text("""
     INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, media_type, size)
     VALUES (:repository_id, :manifest, :position, :kind, :digest, :media_type, :size)""")
-_HAS_BLOB = text("SELECT 1 FROM repository_blobs WHERE repository_id = :repository_id AND digest = :digest")
-_HAS_MANIFEST = text("SELECT 1 FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+_AT_ONCE = 4  # descriptors looked for in one statement: a chart has two or three
+_AMONG = f"IN ({', '.join(f':digest{number}' for number in range(_AT_ONCE))})"
+_HELD_BLOBS = text(f"""
+    SELECT digest FROM repository_blobs
+    WHERE repository_id = :repository_id AND digest {_AMONG}""")  # noqa: S608 - joined from constants
+_HELD_MANIFESTS = text(f"""
+    SELECT digest FROM manifests
+    WHERE repository_id = :repository_id AND digest {_AMONG}""")  # noqa: S608 - joined from constants
 _SET_TAG = text("""
     INSERT INTO tags (repository_id, name, digest, pushed_at, pushed_by)
     VALUES (:repository_id, :tag, :digest, :now, :pushed_by)
@@ -67,13 +75,22 @@ def manifest_media_type(connection: Connection, repository_id: int, digest: Dige
 
 def missing(connection: Connection, repository_id: int, manifest: Manifest) -> list[Descriptor]:
     """What the manifest names and the repository does not hold."""
-    absent = [d for d in manifest.blobs if not d.is_elsewhere and not _has(connection, _HAS_BLOB, repository_id, d)]
-    return absent + [d for d in manifest.manifests if not _has(connection, _HAS_MANIFEST, repository_id, d)]
+    blobs = [descriptor for descriptor in manifest.blobs if not descriptor.is_elsewhere]
+    return [
+        *_absent(connection, _HELD_BLOBS, repository_id, blobs),
+        *_absent(connection, _HELD_MANIFESTS, repository_id, manifest.manifests),
+    ]
 
 
-def _has(connection: Connection, statement: TextClause, repository_id: int, descriptor: Descriptor) -> bool:
-    parameters = {"repository_id": repository_id, "digest": descriptor.digest}
-    return connection.execute(statement, parameters).first() is not None
+def _absent(
+    connection: Connection, statement: TextClause, repository_id: int, descriptors: Sequence[Descriptor]
+) -> list[Descriptor]:
+    held: set[str] = set()
+    for start in range(0, len(descriptors), _AT_ONCE):
+        chunk = descriptors[start : start + _AT_ONCE]
+        digests = {f"digest{n}": chunk[min(n, len(chunk) - 1)].digest for n in range(_AT_ONCE)}
+        held.update(connection.execute(statement, {"repository_id": repository_id, **digests}).scalars())
+    return [descriptor for descriptor in descriptors if descriptor.digest not in held]
 
 
 def put_manifest(
@@ -85,7 +102,7 @@ def put_manifest(
     by: str,
     now: int,
 ) -> None:
-    """Adds the manifest and what it names, or reads it anew when the same bytes come with another media type."""
+    """Adds the manifest and what it names. The same bytes may come anew with another media type."""
     connection.execute(
         _PUT_MANIFEST,
         {
@@ -102,10 +119,14 @@ def put_manifest(
             "now": now,
         },
     )
-    connection.execute(_FORGET_REFERENCES, {"repository_id": repository_id, "digest": stored.digest})
     rows = _reference_rows(repository_id, stored.digest, manifest)
     if rows:
         connection.execute(_ADD_REFERENCE, rows)
+
+
+def forget_references(connection: Connection, repository_id: int, digest: Digest) -> None:
+    """What the manifest names, before it is read in another way."""
+    connection.execute(_FORGET_REFERENCES, {"repository_id": repository_id, "digest": digest})
 
 
 def _reference_rows(repository_id: int, digest: str, manifest: Manifest) -> list[dict[str, object]]:

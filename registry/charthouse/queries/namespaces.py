@@ -23,8 +23,8 @@ _SET = text("""
     ON CONFLICT (namespace, setting) DO UPDATE SET value = excluded.value""")
 _UNSET = text("DELETE FROM namespace_settings WHERE namespace = :name AND setting = :setting")
 _SETTINGS = text(f"""
-    SELECT namespace, setting, value FROM namespace_settings
-    WHERE namespace {_AMONG} ORDER BY namespace, setting""")  # noqa: S608 - joined from constants
+    SELECT namespace, setting, value FROM namespace_settings WHERE namespace {_AMONG}
+    UNION ALL SELECT '', '', '' WHERE EXISTS (SELECT 1 FROM users)""")  # noqa: S608 - joined from constants
 _ADD_KEY = text("""
     INSERT INTO namespace_keys (namespace, fingerprint, user_ids, certificate, added_at)
     VALUES (:name, :fingerprint, :user_ids, :certificate, :now)
@@ -84,13 +84,18 @@ def unset_namespace(connection: Connection, name: Namespace, setting: str) -> bo
     return connection.execute(_UNSET, {"name": name, "setting": setting}).rowcount == 1
 
 
-def namespace_settings(connection: Connection, names: Sequence[Namespace]) -> Mapping[str, Mapping[str, str]]:
-    """What each of them sets for itself."""
+def namespace_settings(
+    connection: Connection, names: Sequence[Namespace]
+) -> tuple[Mapping[str, Mapping[str, str]], bool]:
+    """What each of them sets for itself, and whether there are users, which decides what holds where nothing is set.
+
+    One statement for both: every push of a manifest asks twice.
+    """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for chunk in _chunks(names):
         for namespace, setting, value in connection.execute(_SETTINGS, chunk).all():
             found[namespace][setting] = value
-    return found
+    return found, bool(found.pop("", None))
 
 
 def add_key(connection: Connection, key: Key) -> None:
