@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from charthouse.blobs import BlobStore, UploadBusy, UploadEnded, open_store
+from charthouse.blobs import BlobStore, Damage, UploadBusy, UploadEnded, open_store
 from charthouse.blobs.filesystem import PIECE, FilesystemStore, UploadFile
 from charthouse.composition import open_registry
 from charthouse.core import Caller, Registry
-from charthouse.errors import BlobDamaged, BlobUploadInvalid, BlobUploadUnknown, StorageFull
+from charthouse.errors import BlobUploadInvalid, BlobUploadUnknown, StorageFull
 from charthouse.names import Digest, RepositoryName
 from charthouse.settings import DATABASE_NAME, Settings, load
 from charthouse.uploads import UploadIds
@@ -155,7 +155,7 @@ async def test_the_same_bytes_twice_have_two_keys_and_one_goes_without_the_other
     await store.delete(one)
     await store.delete(one)
     assert await get(store, other, len(LARGE)) == LARGE
-    with pytest.raises(BlobDamaged, match="missing"):
+    with pytest.raises(Damage, match="missing"):
         await get(store, one, len(LARGE))
 
 
@@ -299,7 +299,7 @@ async def test_a_damaged_blob_gives_no_byte(files: FilesystemStore, data: Path, 
     key = await put(files, LARGE)
     damage(data / "blobs" / key)
     before = descriptors()
-    with pytest.raises(BlobDamaged, match=words):
+    with pytest.raises(Damage, match=words):
         await anext(files.read(key, len(LARGE), 0, 10))
     assert descriptors() == before
 
@@ -309,7 +309,7 @@ async def test_a_blob_that_becomes_shorter_while_it_is_read_ends_in_an_error(fil
     reading = files.read(key, len(LARGE), 0, len(LARGE))
     assert await anext(reading) == LARGE[:PIECE]
     os.truncate(data / "blobs" / key, PIECE)
-    with pytest.raises(BlobDamaged, match="early"):
+    with pytest.raises(Damage, match="early"):
         await anext(reading)
 
 

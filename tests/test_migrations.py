@@ -309,7 +309,7 @@ def test_rows_that_would_lose_the_row_they_belong_to_stop_the_upgrade(
     with sqlite.connect(path) as connection:
         fill(connection)
     knows_next(monkeypatch, next_migration(middle="op.execute('DELETE FROM manifests')"))
-    with pytest.raises(DatabaseError, match="the upgrade would leave 6 rows without"):
+    with pytest.raises(DatabaseError, match="the upgrade would leave 7 rows without"):
         migrate.migrate_sqlite(path)
     with sqlite.connect(path) as connection:
         assert migrate.version(connection) == HEAD

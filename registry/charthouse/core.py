@@ -18,18 +18,21 @@ from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
 from charthouse.auth.access_tokens import AccessTokens
 from charthouse.auth.issued import ApiTokens
 from charthouse.auth.users import Users
-from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
+from charthouse.blobs import BlobStore, Damage, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
 from charthouse.errors import (
+    BlobDamaged,
     BlobTooLarge,
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    ManifestDamaged,
     ManifestInvalid,
     ManifestUnknown,
     NameUnknown,
+    RegistryError,
     SizeInvalid,
 )
 from charthouse.extraction import Extraction
@@ -107,38 +110,115 @@ class Registry:
     # --- pull ---------------------------------------------------------------------------------------------------------
 
     async def get_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
-        """The exact bytes that were pushed. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
+        """The exact bytes that were pushed. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN (500: something of it is damaged)."""
         found = await self._database.read(queries.find_manifest, repository, reference)
         if found is None:
             await self._demand(repository)
             raise ManifestUnknown(f"{repository} has no manifest {reference}")
+        if found.damage:
+            raise _damaged_manifest(repository, found)
+        actual = Digest.of(found.content, Digest(found.digest).algorithm)
+        if actual != found.digest:
+            raise await self._found_damaged_manifest(repository, found, f"its bytes have the digest {actual}")
         return found
 
+    async def stat_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
+        """The same for who asks so as not to push again: what is damaged, or names what is, is not here.
+
+        Raises NAME_UNKNOWN, MANIFEST_UNKNOWN. Helm and its relatives push nothing more when they find the manifest.
+        """
+        try:
+            return await self.get_manifest(repository, reference)
+        except ManifestDamaged as damaged:
+            raise ManifestUnknown(damaged.message) from None
+
     async def get_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
-        """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN."""
+        """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN (500 for one that is damaged)."""
+        found = await self._find_blob(repository, digest)
+        return Blob(digest, found.size, self._reader(found), found.generation, found.unnamed_since is None)
+
+    async def _find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob:
         found = await self._database.read(queries.find_blob, repository, digest)
         if found is not None and self._needs_grace(found):
             found = await self._database.write(transactions.answer_for, repository, digest, self._now())
         if found is None:
             await self._demand(repository)
             raise BlobUnknown(f"{repository} has no blob {digest}")
-        return Blob(digest, found.size, self._reader(found), found.generation, found.unnamed_since is None)
+        if found.damage:
+            raise _damaged(found, found.damage)
+        return found
 
     def _needs_grace(self, blob: StoredBlob) -> bool:
         """Whether an answer has to be recorded; one is good for all that follow in a tenth of the grace."""
-        if blob.unnamed_since is None:
+        if blob.unnamed_since is None or not blob.is_sound:
             return False
         return not 0 <= self._now() - blob.unnamed_since < self.settings.gc_grace * 1000 // GRACE_SHARE
 
+    async def stat_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
+        """The same for who asks so as not to push again: what is damaged is not here.
+
+        Raises NAME_UNKNOWN, BLOB_UNKNOWN.
+        """
+        try:
+            return await self.get_blob(repository, digest)
+        except BlobDamaged as damaged:
+            raise BlobUnknown(damaged.message) from None
+
     def _reader(self, blob: StoredBlob) -> Callable[[int, int], Pieces]:
         async def read(start: int, length: int) -> Pieces:
-            if blob.key is None:
-                yield (blob.content or b"")[start : start + length]
-            else:
-                async for piece in self._store.read(blob.key, blob.size, start, length):
-                    yield piece
+            if length == blob.size <= WHOLE_LIMIT:
+                yield await self._whole(blob)
+                return
+            async for piece in self._pieces(blob, start, length):
+                yield piece
 
         return read
+
+    async def _whole(self, blob: StoredBlob) -> bytes:
+        """All its bytes, having seen that they are what was pushed."""
+        content = b"".join([piece async for piece in self._pieces(blob, 0, blob.size)])
+        actual = await _digest_of(content, Digest(blob.digest).algorithm)
+        if actual != blob.digest:
+            raise await self._found_damage(blob, f"its bytes have the digest {actual}")
+        return content
+
+    async def _pieces(self, blob: StoredBlob, start: int, length: int) -> Pieces:
+        if blob.key is None:
+            yield (blob.content or b"")[start : start + length]
+            return
+        try:
+            async for piece in self._store.read(blob.key, blob.size, start, length):
+                yield piece
+        except Damage as damage:
+            raise await self._found_damage(blob, damage.how) from damage
+
+    async def _found_damage(self, blob: StoredBlob, how: str) -> RegistryError:
+        """Gives alarm, and lets everybody know before the next answer. Returns what to raise."""
+        try:
+            is_so = await self._database.write(transactions.mark_blob, blob, how, self._now())
+        except Exception:
+            log.exception("that a blob is damaged could not be remembered")
+            is_so = True
+        if not is_so:
+            return BlobUnknown(f"blob {blob.digest} was deleted or pushed again while it was read")
+        error = _damaged(blob, how)
+        log.critical("%s", error.message)
+        return error
+
+    async def _found_damaged_manifest(
+        self, repository: RepositoryName, manifest: StoredManifest, how: str
+    ) -> RegistryError:
+        """The same for a manifest's own bytes."""
+        try:
+            is_so = await self._database.write(transactions.mark_manifest, repository, manifest, how, self._now())
+        except Exception:
+            log.exception("that a manifest is damaged could not be remembered")
+            is_so = True
+        if not is_so:
+            return ManifestUnknown(f"{repository}@{manifest.digest} was deleted or pushed again while it was read")
+        error = _damaged_manifest(repository, manifest)
+        log.critical("%s (%s)", error.message, how)
+        return error
 
     async def _demand(self, repository: RepositoryName) -> None:
         if await self._database.read(queries.repository_id, repository) is None:
@@ -247,27 +327,29 @@ class Registry:
         if len(content) <= self.settings.inline_blobs:
             await self._push_inline(repository, digest, content)
             return
-        quick = len(content) <= HASHED_AT_ONCE
-        hashed = partial(Digest.of, content, digest.algorithm)
-        _compare(hashed() if quick else await asyncio.to_thread(hashed), digest)
+        _compare(await _digest_of(content, digest.algorithm), digest)
         await self._name_file(repository, digest, len(content), partial(self._store.put, upload_id, content))
 
     async def _name_file(
         self, repository: RepositoryName, digest: Digest, size: int, publish: Callable[[Digest], Awaitable[str]]
     ) -> bool:
         """Makes the repository hold the blob; False when its bytes were stored already and nothing was published."""
-        known = await self._database.read(queries.stored_blob, digest) is not None
-        if known and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
+        known = await self._database.read(queries.stored_blob, digest)
+        is_sound = known is not None and known.is_sound
+        if is_sound and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
             return False
-        blob = StoredBlob(digest, size, key=await publish(digest), content=None)
-        if not await self._database.write(transactions.name_blob, repository, blob, self._now()) and blob.key:
-            await self._store.delete(blob.key)  # somebody named the same bytes meanwhile, and theirs are kept
+        await self._name(repository, StoredBlob(digest, size, key=await publish(digest), content=None))
         return True
+
+    async def _name(self, repository: RepositoryName, blob: StoredBlob) -> None:
+        """What nothing names any more goes after SQL has forgotten it."""
+        left_over = await self._database.write(transactions.name_blob, repository, blob, self._now())
+        if left_over:
+            await self._store.delete(left_over)
 
     async def _push_inline(self, repository: RepositoryName, digest: Digest, content: bytes) -> None:
         _compare(Digest.of(content, digest.algorithm), digest)
-        blob = StoredBlob(digest, len(content), key=None, content=content)
-        await self._database.write(transactions.name_blob, repository, blob, self._now())
+        await self._name(repository, StoredBlob(digest, len(content), key=None, content=content))
 
     async def _finish(
         self, repository: RepositoryName, upload: Upload, digest: Digest, pieces: Pieces, chunk: tuple[int, int] | None
@@ -401,13 +483,15 @@ class Registry:
         found = await self._database.read(queries.stored_blob, digest)
         if found is None:
             raise BlobUnknown(f"there is no blob {digest}")
-        return b"".join([piece async for piece in self._reader(found)(0, found.size)])
+        if found.damage:
+            raise _damaged(found, found.damage)
+        return await self._whole(found)
 
     async def _content(self, repository: RepositoryName, descriptor: Descriptor) -> bytes:
-        blob = await self.get_blob(repository, descriptor.digest)
-        if blob.size > ARCHIVE_LIMIT:
-            raise ManifestInvalid(f"{descriptor.digest} has {blob.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
-        return b"".join([piece async for piece in blob.read(0, blob.size)])
+        found = await self._find_blob(repository, descriptor.digest)
+        if found.size > ARCHIVE_LIMIT:
+            raise ManifestInvalid(f"{descriptor.digest} has {found.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
+        return await self._whole(found)
 
     # --- discovery ----------------------------------------------------------------------------------------------------
 
@@ -501,6 +585,20 @@ class Registry:
 def _compare(found: Digest, expected: Digest) -> None:
     if found != expected:
         raise DigestInvalid(f"the content has the digest {found}, not {expected}")
+
+
+async def _digest_of(content: bytes, algorithm: str) -> Digest:
+    hashed = partial(Digest.of, content, algorithm)
+    return hashed() if len(content) <= HASHED_AT_ONCE else await asyncio.to_thread(hashed)
+
+
+def _damaged(blob: StoredBlob, how: str) -> BlobDamaged:
+    return BlobDamaged(f"blob {blob.digest} is damaged, {how}: push it again")
+
+
+def _damaged_manifest(repository: RepositoryName, manifest: StoredManifest) -> ManifestDamaged:
+    what = f"{manifest.damage}, which it names, is" if manifest.damage not in (None, manifest.digest) else "it is"
+    return ManifestDamaged(f"{repository} cannot give manifest {manifest.digest}, {what} damaged: push it again")
 
 
 def _ended() -> BlobUploadUnknown:

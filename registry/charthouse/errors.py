@@ -164,6 +164,12 @@ class BlobDamaged(RegistryError):
     code, status = "BLOB_UNKNOWN", 500
 
 
+class ManifestDamaged(RegistryError):
+    """A manifest's own bytes, or a blob or a manifest that it names, are not what was pushed."""
+
+    code, status = "MANIFEST_UNKNOWN", 500
+
+
 class StorageFull(RegistryError):
     """The disk of the registry is full. Reads and deletes go on."""
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0006"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0007"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -65,6 +65,15 @@ repository_blobs = Table(
     ),
 )
 
+# Blobs whose bytes are not what was pushed. What is here answers as absent until it is pushed again.
+damaged_blobs = Table(
+    "damaged_blobs",
+    metadata,
+    Column("digest", Key, ForeignKey("blobs.digest", ondelete="CASCADE"), primary_key=True),
+    Column("found_at", BigInteger, nullable=False),
+    Column("how", Text, nullable=False),
+)
+
 manifests = Table(
     "manifests",
     metadata,
@@ -103,6 +112,19 @@ manifest_references = Table(
         ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
     ),
     Index("manifest_references_by_digest", "repository_id", "digest"),
+)
+
+# Manifests whose own bytes, in `content`, are not what was pushed.
+damaged_manifests = Table(
+    "damaged_manifests",
+    metadata,
+    Column("repository_id", Id, primary_key=True),
+    Column("manifest", Key, primary_key=True),
+    Column("found_at", BigInteger, nullable=False),
+    Column("how", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
 )
 
 tags = Table(

@@ -78,13 +78,15 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
 
 def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPush, digest: Digest) -> bool:
     """Whether it was here already; then the same bytes may have come with another media type, and name the same."""
-    known = queries.manifest_media_type(connection, repository_id, digest)
-    if known != push.stored.media_type:
+    known, damage = queries.manifest_state(connection, repository_id, digest)
+    if known != push.stored.media_type or damage:
         if known is not None:
             queries.forget_references(connection, repository_id, digest)
         annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
         queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
         queries.name_blobs(connection, repository_id, digest)
+    if damage:
+        queries.unmark_manifest(connection, repository_id, digest)
     return known is not None
 
 
@@ -109,7 +111,7 @@ def demand_blobs(connection: Connection, repository: RepositoryName, manifest: M
     Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID for another size, with which Helm could not pull it.
     """
     held = {each: queries.find_blob(connection, repository, each.digest) for each in manifest.blobs}
-    _refuse_missing(repository, [each for each, blob in held.items() if blob is None])
+    _refuse_missing(repository, [each for each, blob in held.items() if blob is None or not blob.is_sound])
     wrong = [
         f"the manifest says that {each.digest} has {each.size:,} bytes, it has {blob.size:,}; push it with helm push"
         for each, blob in held.items()
@@ -135,18 +137,67 @@ def _media_type(descriptor: Descriptor) -> str:
     return shown(descriptor.media_type) if descriptor.media_type else "no media type"
 
 
-def name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> bool:
-    """Whether these bytes are the ones that are stored now; False when they were stored before."""
+def name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> str | None:
+    """Returns the key of what nothing names any more: the new bytes, when somebody was quicker, or the damaged ones."""
     repository_id = queries.change_repository(connection, repository, now)
     while True:  # on PostgreSQL what was stored before may be collected between the two statements
-        added = queries.add_blob(connection, blob, now)
+        left_over = None if queries.add_blob(connection, blob, now) else _heal(connection, blob)
         if queries.hold_blob(connection, repository_id, Digest(blob.digest), now):
-            return added
+            return left_over
+
+
+def _heal(connection: Connection, blob: StoredBlob) -> str | None:
+    """The new bytes take the place of damaged ones. Returns the key of those that are not kept."""
+    digest = Digest(blob.digest)
+    stored = queries.stored_blob(connection, digest)
+    if stored is None or stored.is_sound:
+        return blob.key
+    queries.change_concerned(connection, digest)
+    if not queries.unmark_blob(connection, digest):
+        return blob.key  # on PostgreSQL somebody else has healed it meanwhile
+    queries.replace_blob(connection, blob)
+    return stored.key
+
+
+def mark_blob(connection: Connection, blob: StoredBlob, how: str, now: int) -> bool:
+    """From now on the blob is absent. False when it is not stored like this any more: deleted, or pushed again."""
+    digest = Digest(blob.digest)
+    queries.change_concerned(connection, digest)  # first: on PostgreSQL who heals it waits for these rows
+    stored = queries.stored_blob(connection, digest)
+    if stored is None or (stored.key, stored.content) != (blob.key, blob.content):
+        return False
+    queries.mark_blob(connection, digest, how, now)
+    return True
+
+
+def unmark_blob(connection: Connection, blob: StoredBlob) -> bool:
+    """Its bytes are good again. False when nobody said otherwise."""
+    queries.change_concerned(connection, Digest(blob.digest))
+    return queries.unmark_blob(connection, Digest(blob.digest))
+
+
+def mark_manifest(
+    connection: Connection, repository: RepositoryName, manifest: StoredManifest, how: str, now: int
+) -> bool:
+    """From now on the manifest is absent, for its own bytes. False when it is not stored like this any more."""
+    repository_id = _change_existing(connection, repository, now)
+    stored = queries.find_manifest(connection, repository, Digest(manifest.digest))
+    if stored is None or stored.content != manifest.content:
+        return False
+    queries.mark_manifest(connection, repository_id, Digest(manifest.digest), how, now)
+    return True
+
+
+def unmark_manifest(connection: Connection, repository: RepositoryName, manifest: StoredManifest, now: int) -> bool:
+    """Its bytes are good again. False when nobody said otherwise."""
+    repository_id = _change_existing(connection, repository, now)
+    return queries.unmark_manifest(connection, repository_id, Digest(manifest.digest))
 
 
 def hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
-    """False when the blob is not stored, or not any more."""
-    if queries.stored_blob(connection, digest) is None:
+    """False when the blob is not stored, or not any more, or damaged: then its bytes are needed."""
+    stored = queries.stored_blob(connection, digest)
+    if stored is None or not stored.is_sound:
         return False
     return queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
 

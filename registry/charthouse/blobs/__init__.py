@@ -20,6 +20,14 @@ class UploadEnded(Exception):
     """The upload was finished or cancelled."""
 
 
+class Damage(Exception):
+    """A blob's bytes are not there, too few or too many, or cannot be read. `how` says which, of its file."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
 class Upload(Protocol):
     """One writer's hold on an upload. `offset` is the number of bytes it has."""
 
@@ -59,7 +67,7 @@ class BlobStore(Protocol):
         """A blob whose bytes came at once in that upload, safe when this returns. Returns its key."""
 
     def read(self, key: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
-        """`length` bytes from `start` of a blob of `size` bytes, in pieces. Raises BlobDamaged for another size."""
+        """`length` bytes from `start` of a blob of `size` bytes, in pieces. Raises Damage, also for another size."""
 
     async def delete(self, key: str) -> None:
         """A key that is not there is no error."""

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from charthouse.blobs import UploadBusy, UploadEnded
-from charthouse.errors import BlobDamaged, StorageFull
+from charthouse.blobs import Damage, UploadBusy, UploadEnded
+from charthouse.errors import StorageFull
 from charthouse.locks import FileLock
 from charthouse.names import Digest
 from charthouse.uploads import begun
@@ -123,23 +123,23 @@ class FilesystemStore:
             while True:
                 length -= len(piece)
                 if not piece and length:
-                    raise _damaged(key, f"it ended {length:,} bytes early")
+                    raise Damage(f"its file {key} ended {length:,} bytes early")
                 yield piece
                 if not length:
                     return
-                piece = await self.in_thread(os.read, descriptor, min(length, PIECE))
+                piece = await self.in_thread(_read, descriptor, key, min(length, PIECE))
 
     def _open(self, opened: contextlib.ExitStack, key: str, size: int, start: int, length: int) -> tuple[int, bytes]:
         try:
             descriptor = os.open(self._blobs / key, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
-            raise _damaged(key, "it is missing") from None
+            raise Damage(f"its file {key} is missing") from None
         opened.callback(os.close, descriptor)
         found = os.fstat(descriptor).st_size
         if found != size:
-            raise _damaged(key, f"it has {found:,} bytes in place of {size:,}")
+            raise Damage(f"its file {key} has {found:,} bytes in place of {size:,}")
         os.lseek(descriptor, start, os.SEEK_SET)
-        return descriptor, os.read(descriptor, length)
+        return descriptor, _read(descriptor, key, length)
 
     def place(self, path: Path | str, digest: Digest) -> str:
         """Gives a synced file its place among the blobs, safely. Returns its key."""
@@ -338,8 +338,13 @@ def _forget(path: Path) -> bool:
     return not path.name.endswith(ENDED)
 
 
-def _damaged(key: str, how: str) -> BlobDamaged:
-    return BlobDamaged(f"the bytes of a blob are damaged: file {key}, {how}; push it again")
+def _read(descriptor: int, key: str, length: int) -> bytes:
+    try:
+        return os.read(descriptor, length)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Damage(f"its file {key} cannot be read: {error.strerror}") from error  # a bad sector
 
 
 @contextlib.contextmanager

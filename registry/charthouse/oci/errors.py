@@ -5,7 +5,7 @@ import logging
 
 from starlette.responses import Response
 
-from charthouse.errors import RegistryError
+from charthouse.errors import BlobDamaged, ManifestDamaged, RegistryError
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +13,7 @@ SERVER_FAULT = 500
 
 
 def render(error: RegistryError) -> Response:
-    if error.status >= SERVER_FAULT:
+    if error.status >= SERVER_FAULT and not isinstance(error, BlobDamaged | ManifestDamaged):  # said when it was found
         log.critical("%s", error.message.encode("utf-8", "replace").decode())  # a name may hold lone surrogates
     entry = {"code": error.code, "message": error.message}
     if error.detail:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from charthouse.core import Blob
-from charthouse.errors import RangeNotSatisfiable
+from charthouse.errors import BlobDamaged, RangeNotSatisfiable
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.oci.call import Call
 from charthouse.oci.routing import Chapter, Right
@@ -36,8 +36,11 @@ class BlobResponse(Response):
         piece = await anext(self._pieces, b"")  # before the status: a blob that cannot be read is no 200
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-        async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except BlobDamaged:
+            return  # without the rest: the server cuts the connection, and the client sees that bytes are missing
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -50,7 +53,7 @@ async def ping(_: Call) -> Response:
 
 @chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK)  # end-2
 async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
-    blob = await call.registry.get_blob(repository, digest)
+    blob = await call.registry.stat_blob(repository, digest)
     _keep_named(call, repository, blob)
     headers = _blob_headers(blob)
     if _is_known(call, headers["ETag"]):
@@ -77,7 +80,7 @@ async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Re
 
 @chapter.route("HEAD", "/{repository}/manifests/{reference}", Right.LOOK)  # end-3
 async def head_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
-    manifest = await call.registry.get_manifest(repository, reference)
+    manifest = await call.registry.stat_manifest(repository, reference)
     call.good_for(repository, manifest.generation)
     headers = _manifest_headers(manifest)
     if _is_known(call, headers["ETag"]):

@@ -19,6 +19,7 @@ from charthouse.queries.blobs import (
     name_blobs as name_blobs,
     named_by as named_by,
     release_blob as release_blob,
+    replace_blob as replace_blob,
     stored_blob as stored_blob,
     unname_blobs as unname_blobs,
 )
@@ -27,6 +28,13 @@ from charthouse.queries.charts import (
     list_charts as list_charts,
     put_chart as put_chart,
     tagged as tagged,
+)
+from charthouse.queries.damage import (
+    change_concerned as change_concerned,
+    mark_blob as mark_blob,
+    mark_manifest as mark_manifest,
+    unmark_blob as unmark_blob,
+    unmark_manifest as unmark_manifest,
 )
 from charthouse.queries.facts import (
     StoredChart as StoredChart,
@@ -45,7 +53,7 @@ from charthouse.queries.manifests import (
     find_manifest as find_manifest,
     forget_references as forget_references,
     list_tags as list_tags,
-    manifest_media_type as manifest_media_type,
+    manifest_state as manifest_state,
     missing as missing,
     orphan as orphan,
     put_manifest as put_manifest,

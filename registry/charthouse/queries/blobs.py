@@ -4,17 +4,21 @@ from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
 from charthouse.names import Digest, RepositoryName
+from charthouse.queries.damage import DAMAGE_OF_BLOB
 from charthouse.queries.rows import StoredBlob
 
-_FIND_BLOB = text("""
-    SELECT b.digest, b.size, b.key, b.content, r.generation, h.unnamed_since FROM repositories r
+_FIND_BLOB = text(f"""
+    SELECT b.digest, b.size, b.key, b.content, r.generation, h.unnamed_since, {DAMAGE_OF_BLOB} FROM repositories r
     JOIN repository_blobs h ON h.repository_id = r.id AND h.digest = :digest
     JOIN blobs b ON b.digest = h.digest
-    WHERE r.name = :name""")
-_STORED_BLOB = text("SELECT digest, size, key, content FROM blobs WHERE digest = :digest")
+    WHERE r.name = :name""")  # noqa: S608 - joined from constants
+_STORED_BLOB = text(f"""
+    SELECT b.digest, b.size, b.key, b.content, 0, NULL, {DAMAGE_OF_BLOB} FROM blobs b
+    WHERE b.digest = :digest""")  # noqa: S608 - likewise
 _ADD_BLOB = text("""
     INSERT INTO blobs (digest, size, key, created_at, content) VALUES (:digest, :size, :key, :now, :content)
     ON CONFLICT (digest) DO NOTHING""")
+_REPLACE_BLOB = text("UPDATE blobs SET size = :size, key = :key, content = :content WHERE digest = :digest")
 _HOLD_BLOB = text("""
     INSERT INTO repository_blobs (repository_id, digest, created_at, unnamed_since)
     SELECT :repository_id, digest, CAST(:now AS BIGINT), CASE WHEN NOT EXISTS (
@@ -65,6 +69,12 @@ def add_blob(connection: Connection, blob: StoredBlob, now: int) -> bool:
     """False when the blob was stored already; then what is stored stays as it is."""
     parameters = {"digest": blob.digest, "size": blob.size, "key": blob.key, "content": blob.content, "now": now}
     return connection.execute(_ADD_BLOB, parameters).rowcount == 1
+
+
+def replace_blob(connection: Connection, blob: StoredBlob) -> None:
+    """Other places for the same bytes."""
+    parameters = {"digest": blob.digest, "size": blob.size, "key": blob.key, "content": blob.content}
+    connection.execute(_REPLACE_BLOB, parameters)
 
 
 def hold_blob(connection: Connection, repository_id: int, digest: Digest, now: int) -> bool:

@@ -18,7 +18,8 @@ _FACTS = text("SELECT facts FROM chart_facts WHERE layer = :layer AND extractor 
 _NOT_EXTRACTED = text("""
     SELECT DISTINCT c.layer FROM charts c
     LEFT JOIN chart_facts f ON f.layer = c.layer AND (f.extractor = :extractor AND :anew = 0)
-    WHERE f.layer IS NULL ORDER BY c.layer""")
+    WHERE f.layer IS NULL AND NOT EXISTS (SELECT 1 FROM damaged_blobs d WHERE d.digest = c.layer)
+    ORDER BY c.layer""")
 _PUT_FINDINGS = text("""
     INSERT INTO chart_findings (repository_id, manifest, findings) VALUES (:repository_id, :manifest, :findings)
     ON CONFLICT (repository_id, manifest) DO NOTHING""")
@@ -64,7 +65,7 @@ def find_facts(connection: Connection, layer: str, extractor: int) -> str | None
 
 
 def not_extracted(connection: Connection, extractor: int, *, anew: bool = False) -> list[str]:
-    """The chart layers without facts of that version; all of them, with `anew`."""
+    """The undamaged chart layers without facts of that version; all of them, with `anew`."""
     return list(connection.execute(_NOT_EXTRACTED, {"extractor": extractor, "anew": int(anew)}).scalars())
 
 

@@ -7,24 +7,31 @@ from sqlalchemy import TextClause, text
 from charthouse.database import Connection, one_statement
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.queries.damage import DAMAGE_OF_MANIFEST
 from charthouse.queries.repositories import repository_id
 from charthouse.queries.rows import StoredManifest, column_text, escaped
 
-_MANIFEST_BY_DIGEST = text("""
-    SELECT m.digest, m.media_type, m.size, m.content, r.generation FROM repositories r
-    JOIN manifests m ON m.repository_id = r.id AND m.digest = :reference WHERE r.name = :name""")
-_MANIFEST_BY_TAG = text("""
-    SELECT m.digest, m.media_type, m.size, m.content, r.generation FROM repositories r
+_FOUND = f"m.digest, m.media_type, m.size, m.content, r.generation, {DAMAGE_OF_MANIFEST}"
+_MANIFEST_BY_DIGEST = text(f"""
+    SELECT {_FOUND} FROM repositories r
+    JOIN manifests m ON m.repository_id = r.id AND m.digest = :reference
+    WHERE r.name = :name""")  # noqa: S608 - joined from constants
+_MANIFEST_BY_TAG = text(f"""
+    SELECT {_FOUND} FROM repositories r
     JOIN tags t ON t.repository_id = r.id AND t.name = :reference
-    JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest WHERE r.name = :name""")
-_MEDIA_TYPE = text("SELECT media_type FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+    JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest
+    WHERE r.name = :name""")  # noqa: S608 - likewise
+_STATE = text("""
+    SELECT m.media_type, d.how FROM manifests m
+    LEFT JOIN damaged_manifests d ON d.repository_id = m.repository_id AND d.manifest = m.digest
+    WHERE m.repository_id = :repository_id AND m.digest = :digest""")
 _PUT_MANIFEST = text("""
     INSERT INTO manifests (repository_id, digest, media_type, size, artifact_type, subject, pushed_at, pushed_by,
         annotations_size, annotations, content)
     VALUES (:repository_id, :digest, :media_type, :size, :artifact_type, :subject, :now, :pushed_by,
         :annotations_size, :annotations, :content)
-    ON CONFLICT (repository_id, digest) DO UPDATE SET media_type = excluded.media_type,
-        artifact_type = excluded.artifact_type, subject = excluded.subject""")
+    ON CONFLICT (repository_id, digest) DO UPDATE SET media_type = excluded.media_type, size = excluded.size,
+        artifact_type = excluded.artifact_type, subject = excluded.subject, content = excluded.content""")
 _FORGET_REFERENCES = text("DELETE FROM manifest_references WHERE repository_id = :repository_id AND manifest = :digest")
 _ADD_REFERENCE = text("""
     INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, media_type, size)
@@ -32,11 +39,11 @@ _ADD_REFERENCE = text("""
 _AT_ONCE = 4  # descriptors looked for in one statement: a chart has two or three
 _AMONG = f"IN ({', '.join(f':digest{number}' for number in range(_AT_ONCE))})"
 _HELD_BLOBS = text(f"""
-    SELECT digest FROM repository_blobs
-    WHERE repository_id = :repository_id AND digest {_AMONG}""")  # noqa: S608 - joined from constants
+    SELECT h.digest FROM repository_blobs h WHERE h.repository_id = :repository_id AND h.digest {_AMONG}
+    AND NOT EXISTS (SELECT 1 FROM damaged_blobs d WHERE d.digest = h.digest)""")  # noqa: S608 - joined from constants
 _HELD_MANIFESTS = text(f"""
-    SELECT digest FROM manifests
-    WHERE repository_id = :repository_id AND digest {_AMONG}""")  # noqa: S608 - joined from constants
+    SELECT m.digest FROM manifests m WHERE m.repository_id = :repository_id AND m.digest {_AMONG}
+    AND {DAMAGE_OF_MANIFEST} IS NULL""")  # noqa: S608 - joined from constants
 _SET_TAG = text("""
     INSERT INTO tags (repository_id, name, digest, pushed_at, pushed_by)
     VALUES (:repository_id, :tag, :digest, :now, :pushed_by)
@@ -69,12 +76,14 @@ def find_manifest(connection: Connection, repository: RepositoryName, reference:
     return StoredManifest(*row) if row else None
 
 
-def manifest_media_type(connection: Connection, repository_id: int, digest: Digest) -> str | None:
-    return connection.execute(_MEDIA_TYPE, {"repository_id": repository_id, "digest": digest}).scalar()
+def manifest_state(connection: Connection, repository_id: int, digest: Digest) -> tuple[str | None, str | None]:
+    """Its media type, None where it is not, and how its own bytes are damaged."""
+    row = connection.execute(_STATE, {"repository_id": repository_id, "digest": digest}).first()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def missing(connection: Connection, repository_id: int, manifest: Manifest) -> list[Descriptor]:
-    """What the manifest names and the repository does not hold."""
+    """What the manifest names and the repository does not hold, or not undamaged."""
     blobs = [descriptor for descriptor in manifest.blobs if not descriptor.is_elsewhere]
     return [
         *_absent(connection, _HELD_BLOBS, repository_id, blobs),
@@ -102,7 +111,7 @@ def put_manifest(
     by: str,
     now: int,
 ) -> None:
-    """Adds the manifest and what it names. The same bytes may come anew with another media type."""
+    """Adds the manifest and what it names. The same bytes may come anew: as another media type, for damaged ones."""
     connection.execute(
         _PUT_MANIFEST,
         {

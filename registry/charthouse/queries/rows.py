@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """`generation` is the repository's, read with the rest; 0 for what is not stored yet."""
+    """`generation` is the repository's, read with the rest; 0 for what is not stored yet.
+
+    `damage` is the digest of what of it is damaged: itself, or a blob or manifest that it names.
+    """
 
     digest: str
     media_type: str
     size: int
     content: bytes
     generation: int = 0
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class StoredBlob:
     """`content` when the bytes are kept in the database, else `key` names them in the blob store.
 
     `unnamed_since` is None while a manifest of the repository names it, and for a blob of no repository in particular.
+    `damage` is how its bytes are known not to be what was pushed.
     """
 
     digest: str
@@ -28,6 +33,11 @@ class StoredBlob:
     content: bytes | None
     generation: int = 0
     unnamed_since: int | None = None
+    damage: str | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        return self.damage is None
 
 
 @dataclass(frozen=True, slots=True)
