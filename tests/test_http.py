@@ -120,7 +120,8 @@ def test_headers_below_the_limits_are_read(server: Running):
         PUT + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbodyX0\r\n\r\n",
         PUT + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nbody\r\n0\r\n\r\n",
         PUT + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nContent-Length: 4\r\n\r\n",
-        PUT + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\nbody",
+        PUT
+        + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         PUT + b"X: a\r\n b\r\n\r\n",
         PUT + b"X: a\x00b\r\n\r\n",
         PUT + b"X: a\nY: b\r\n\r\n",
@@ -216,6 +217,32 @@ def test_an_upgrade_is_not_made_and_the_connection_ends_with_the_answer(server: 
     answer = server.ask(b"GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + NEXT)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"\r\nconnection: close\r\n" in answer
+    assert b"smuggled" not in answer
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: 8", b"all of it"[:8]), (b"Transfer-Encoding: chunked", b"3\r\nall\r\n5\r\n of i\r\n0\r\n\r\n")],
+)
+def test_an_upgrade_that_comes_with_a_body_is_ignored_and_the_body_read(server: Running, framing: bytes, body: bytes):
+    """RFC 9110, 7.8. Java's HttpClient sends it with every request on a new connection."""
+    head = PUT + H2C + framing + b"\r\n\r\n"
+    for pieces in ([head + body + NEXT], [head, body + NEXT], [head + body[:4], body[4:], NEXT]):
+        answer = server.ask(*pieces)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["body"] == "all of i"
+    nothing = server.ask(PUT + H2C + b"Content-Length: 0\r\n\r\n")
+    assert json.loads(nothing.partition(b"\r\n\r\n")[2])["body"] == ""
+
+
+def test_a_body_after_an_ignored_upgrade_has_to_be_right(server: Running):
+    answer = server.ask(PUT + H2C + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + NEXT)
+    assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"smuggled" not in answer
 
 

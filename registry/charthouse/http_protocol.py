@@ -123,6 +123,7 @@ class Protocol(HttpToolsProtocol):
         self.header_bytes = 0
         self.unsent = 0  # bytes of answers that the client has not taken, at the last sweep
         self.finished: Finished | None = None  # the answer to the request whose headers are being read
+        self.resumed = b""  # what the next parser is given, when this one ends at a request that asks for an upgrade
         self.last_word: Refusal | None = None  # waits for the answers before it
 
     # What arrives
@@ -136,13 +137,22 @@ class Protocol(HttpToolsProtocol):
         self.unparsed += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._read(Reading.END)  # on_headers_complete has let the connection end with this request's answer
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(_reason(error))
         else:
             if self.unparsed > HEADER_BYTES:
                 self._refuse(_too_large())
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """RFC 9110, 7.8: a server may. The connection ends with this request's answer (`on_headers_complete`), so that
+        nobody who believes in the upgrade gets more than that through."""
+        if not self.resumed:
+            self._read(Reading.END)
+            return
+        self.parser = httptools.HttpRequestParser(_Body(self))
+        self.data_received(self.resumed + rest)
 
     def _begins_otherwise(self, data: bytes) -> bool:
         """Whether these first bytes are no plain HTTP, or must not be. Helm 3.18 to 3.22 try TLS first, and fall back
@@ -197,6 +207,7 @@ class Protocol(HttpToolsProtocol):
         self.unanswered += 1
         if self.parser.should_upgrade():  # nobody here speaks anything else, and the parser reads no further
             self.cycle.keep_alive = False
+            self.resumed = _head_of_body(self.headers)
         self.headers = []  # trailers come through on_header too, and are no headers of the request
         self._read(Reading.BODY)
         if self.finished is not None:
@@ -225,6 +236,8 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.resumed and self.parser.should_upgrade():
+            return  # the parser has left the body out
         super().on_message_complete()
         self._read(Reading.NEXT if self.reading is Reading.REST else Reading.NOTHING)
 
@@ -263,8 +276,6 @@ class Protocol(HttpToolsProtocol):
         encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
         if encodings and (version == "1.0" or [value.lower() for value in encodings] != [b"chunked"]):
             raise _bad_request("the only Transfer-Encoding that is understood is chunked, once and in HTTP/1.1")
-        if self.parser.should_upgrade() and (encodings or any(name == b"content-length" for name, _ in self.headers)):
-            raise _bad_request("a request that asks for an upgrade has no body here")
         path = self.url.partition(b"?")[0]
         if match := _ABSOLUTE_FORM.match(path):
             path = path[match.end() :]
@@ -339,6 +350,21 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, message))
+
+
+class _Body:
+    """What becomes of a body whose request another parser has begun."""
+
+    def __init__(self, connection: Protocol) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
+
+
+def _head_of_body(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Java's client asks for h2c with every request, those with a body too, which llhttp skips then: so another parser
+    is told how long the body is, and gets it. Empty where there is none."""
+    framing = [name + b": " + value for name, value in headers if name in (b"content-length", b"transfer-encoding")]
+    return b"\r\n".join([b"POST / HTTP/1.1", b"connection: close", *framing, b"", b""]) if framing else b""
 
 
 def sweep(connections: set[Any], now: float) -> None:

@@ -57,8 +57,7 @@ public class Sample {
             .header("Content-Type", "application/json")
             .POST(HttpRequest.BodyPublishers.ofString("{\\"versions\\": \\"immutable\\"}"))
             .build();
-        var client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build(); // not HTTP/2
-        var answer = client.send(request, BodyHandlers.ofString()).body();
+        var answer = HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body();
         System.out.println(answer.replaceAll(".*\\"host\\":\\"([^\\"]*)\\".*", "$1"));
     }
 }

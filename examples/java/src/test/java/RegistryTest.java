@@ -14,8 +14,7 @@ class RegistryTest {
     private static final String URL = System.getenv("CHART_REGISTRY_URL");
     private static final String TOKEN = System.getenv("CHART_REGISTRY_CONTROL_TOKEN");
 
-    // HTTP/1.1: Java's client asks for HTTP/2 with every request unless it is told not to.
-    private final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+    private final HttpClient client = HttpClient.newHttpClient();
 
     private HttpResponse<String> send(HttpRequest.Builder request) throws Exception {
         return client.send(request.build(), BodyHandlers.ofString());
