@@ -128,8 +128,8 @@ def test_the_programs_schema_version_is_the_newest_migration():
     assert tables.SCHEMA_VERSION == HEAD
 
 
-async def test_the_migrations_lead_to_the_tables(settings, run):
-    await start(settings)
+async def test_the_migrations_lead_to_the_tables(run):
+    await run(at(HEAD))
     differences = await run(
         lambda connection: compare_metadata(
             MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True}),
@@ -139,36 +139,38 @@ async def test_the_migrations_lead_to_the_tables(settings, run):
     assert differences == []
 
 
-async def test_the_tables_have_their_indexes_collations_and_cascades(settings, run):
-    """What Alembic does not compare: the words that the database itself keeps."""
+def words(connection: Connection) -> list[Any]:
+    """What Alembic does not compare: indexes, collations and cascades, as the database itself says them."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    else:
+        query = """
+            SELECT conrelid::regclass::text || conname, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace
+            UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+            UNION ALL SELECT table_name || '.' || column_name, COALESCE(collation_name, '') || data_type
+            FROM information_schema.columns WHERE table_schema = 'public'
+            ORDER BY 1"""
+    return [tuple(map(_parts, row)) for row in connection.execute(text(query))]
 
-    def words(connection: Connection) -> list[Any]:
-        if connection.dialect.name == "sqlite":
-            query = (
-                "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version' ORDER BY name"
-            )
-        else:
-            query = """
-                SELECT conrelid::regclass::text || conname, pg_get_constraintdef(oid) FROM pg_constraint
-                WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
-                UNION ALL SELECT indexname, indexdef FROM pg_indexes
-                WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-                UNION ALL SELECT table_name || '.' || column_name, COALESCE(collation_name, '') || data_type
-                FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
-                ORDER BY 1"""
-        return [tuple(map(parts, row)) for row in connection.execute(text(query))]
 
-    def parts(word: object) -> list[str]:
-        """In no order: what comes by ALTER TABLE stands after the constraints that were there before."""
-        return sorted(re.split(r"[(),]", "".join(str(word).split())))
+def _parts(word: object) -> list[str]:
+    """In no order: what comes by ALTER TABLE stands after the constraints that were there before."""
+    return sorted(re.split(r"[(),]", "".join(str(word).split())))
 
-    def made(connection: Connection) -> list[Any]:
-        tables.metadata.drop_all(connection)
-        tables.metadata.create_all(connection)
-        return words(connection)
 
+async def test_a_new_database_is_what_the_migrations_would_have_made(settings, run):
+    def emptied(connection: Connection) -> None:
+        everything = MetaData()
+        everything.reflect(connection)
+        everything.drop_all(connection)
+
+    await run(at(HEAD))
+    by_migrations = await run(words), await run(content)
+    await run(emptied)
     await start(settings)
-    assert await run(words) == await run(made)
+    assert (await run(words), await run(content)) == by_migrations
+    assert await run(migrate.version) == HEAD
 
 
 @pytest.mark.parametrize("older", REVISIONS)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from charthouse.database import DatabaseError, sqlite as sqlite_database
-from charthouse.tables import SCHEMA_VERSION
+from charthouse.tables import SCHEMA_VERSION, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -78,7 +78,10 @@ def upgrade(connection: Connection) -> None:
     found = version(connection)
     if found == SCHEMA_VERSION:
         return
-    if found is not None and found > SCHEMA_VERSION:
+    if found is None:
+        _make(connection)
+        return
+    if found > SCHEMA_VERSION:
         raise DatabaseError(
             f"the database has schema {found} and this program knows up to {SCHEMA_VERSION}:"
             " start the newer charthouse that wrote it"
@@ -86,6 +89,18 @@ def upgrade(connection: Connection) -> None:
     from alembic import command
 
     command.upgrade(configuration(connection), "head")
+
+
+def _make(connection: Connection) -> None:
+    """The tables as they are now, in an empty database: a tenth of a second less than all migrations, for each new
+    registry. Tests demand that the two lead to the same."""
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(
+        text("""
+        CREATE TABLE alembic_version (
+            version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))""")
+    )
+    connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": SCHEMA_VERSION})
 
 
 def configuration(connection: Connection) -> "Config":
