@@ -8,8 +8,10 @@ import itertools
 import json
 import os
 import tarfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from charthouse.app import Application
-from charthouse.database.sqlite import SqliteDatabase
+from charthouse.database.sqlite import SqliteDatabase, Writer
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 from charthouse.names import Digest
 from charthouse.settings import Settings
@@ -121,9 +123,13 @@ async def push(client: httpx.AsyncClient, chart: Chart, *references: str) -> Non
     await push_blob(client, CONFIG)
     await push_blob(client, chart.layer)
     for reference in references:
-        url = f"/v2/team-a/app/manifests/{reference}"
-        done = await client.put(url, content=chart.manifest, headers={"Content-Type": OCI_MANIFEST})
-        assert done.status_code == 201, done.text
+        await put_manifest(client, chart, reference)
+
+
+async def put_manifest(client: httpx.AsyncClient, chart: Chart, reference: str) -> None:
+    url = f"/v2/team-a/app/manifests/{reference}"
+    done = await client.put(url, content=chart.manifest, headers={"Content-Type": OCI_MANIFEST})
+    assert done.status_code == 201, done.text
 
 
 async def pull(client: httpx.AsyncClient, tag: str) -> bytes:
@@ -212,6 +218,48 @@ async def test_what_a_pull_asks_the_database(app, client, asked):
     assert counts == {"statements": 3 + asked(commits=1, requests=3)}
 
 
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often work is given to a thread, by the kind of thread."""
+    counts: Counter[str] = Counter()
+    submit, write = ThreadPoolExecutor.submit, Writer.submit
+
+    def counted_submit(self: ThreadPoolExecutor, *args: object, **kwargs: object) -> object:
+        counts[self._thread_name_prefix.removeprefix("charthouse-").partition("_")[0]] += 1
+        return submit(self, *args, **kwargs)
+
+    def counted_write(self: Writer, query: Callable[..., object]) -> object:
+        counts["writer"] += 1
+        return write(self, query)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted_submit)
+    monkeypatch.setattr(Writer, "submit", counted_write)
+    return counts
+
+
+async def test_a_push_changes_threads_once_for_its_file_and_once_for_each_commit(
+    app, client, hops: Counter[str], database_url: str
+):
+    commits = Counter() if database_url else Counter(writer=3)  # PostgreSQL is a connection away, not a thread
+    chart = Chart(1)
+    await push_blob(client, CONFIG)
+    await push_blob(client, chart.layer)
+    await put_manifest(client, chart, "1.0.0")
+    # The archive is read again, from its file, and inspected aside.
+    assert hops == Counter(blobs=2, asyncio=1) + commits
+
+
+async def test_a_pull_changes_threads_once_for_its_file_and_not_at_all_from_the_cache(app, client, hops: Counter[str]):
+    chart = Chart(1)
+    await push(client, chart, "1.0.0")
+    hops.clear()
+    assert await pull(client, "1.0.0") == chart.layer
+    assert hops == {"blobs": 1}
+    hops.clear()
+    assert await pull(client, "1.0.0") == chart.layer
+    assert not hops
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +303,40 @@ def test_pushing_and_pulling_a_large_blob_keeps_the_server_small(tmp_path: Path)
         peak = peak_memory(server.port)
     print(f"pushed and pulled {SIZE:,} bytes; at most {peak:,} bytes of memory")
     assert peak < MEMORY_LIMIT
+
+
+async def test_a_body_is_copied_once_at_most(app: Application):
+    """It comes in pieces of 64 KiB; beside them there is never more than the whole."""
+    content = hashlib.shake_256(b"copied").digest(1024 * 1024)
+    pieces = [content[start : start + 65536] for start in range(0, len(content), 65536)]
+    messages = [{"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]} for piece in pieces]
+    received, answers = iter(messages), []
+
+    async def receive() -> dict[str, object]:
+        return next(received)
+
+    async def send(message: dict[str, object]) -> None:
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": "POST",
+        "path": "/v2/team-a/app/blobs/uploads/",
+        "query_string": f"digest={digest_of(content)}".encode(),
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 5000),
+    }
+    tracemalloc.start()
+    try:
+        await app(scope, receive, send)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answers[0]["status"] == 201
+    assert peak < 1.8 * len(content)
 
 
 async def test_a_small_blob_that_comes_in_pieces_is_a_row_like_any_other(app: Application, client: httpx.AsyncClient):

@@ -606,13 +606,15 @@ def _ended() -> BlobUploadUnknown:
 
 
 async def _take(pieces: Pieces, limit: int) -> tuple[bytes, bool]:
-    """The first bytes, at least `limit` + 1 where there are so many, and whether that is all."""
-    head = bytearray()
+    """The first bytes, at least `limit` + 1 where there are so many, and whether that is all. Copied once at most."""
+    head: list[bytes] = []
+    size = 0
     async for piece in pieces:
-        head += piece
-        if len(head) > limit:
-            return bytes(head), False
-    return bytes(head), True
+        head.append(piece)
+        size += len(piece)
+        if size > limit:
+            return b"".join(head), False
+    return b"".join(head), True
 
 
 async def _chain(head: bytes, rest: Pieces) -> Pieces:

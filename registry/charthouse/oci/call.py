@@ -89,9 +89,11 @@ class Call(Request):
         too_large = ManifestTooLarge(f"the manifest has more than {limit:,} bytes")
         if self.length > limit:
             raise too_large
-        content = bytearray()
+        pieces: list[bytes] = []
+        size = 0
         async for piece in self.stream():
-            content += piece
-            if len(content) > limit:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
                 raise too_large
-        return bytes(content)
+        return b"".join(pieces)
