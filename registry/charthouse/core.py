@@ -44,6 +44,7 @@ from charthouse.namespaces import Namespaces
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
 from charthouse.settings import Settings
 from charthouse.uploads import UploadIds
+from charthouse.verification import Verification
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Registry:
         self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)
         limits = Limits(members=settings.archive_members)
+        self.verification = Verification(database, store, self._now)
         self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)
 
     # --- pull ---------------------------------------------------------------------------------------------------------

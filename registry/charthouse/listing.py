@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 from charthouse.linting import Report, summary
 from charthouse.queries import Chart
+from charthouse.verification import Checked
 
+VERSIONS_SHOWN = 10  # of each damage: a config that all versions share concerns thousands
 PIPE_WIDTH = 200  # columns, where no terminal says how many there are
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # CVE-2021-21303
 
@@ -52,18 +54,56 @@ def print_reports(reports: Sequence[Report]) -> None:
         console.print(table)
 
 
+def print_checked(found: Sequence[Checked], *, as_json: bool) -> None:
+    """What is damaged, the versions that cannot be pulled for it, and what to do."""
+    damaged = [checked for checked in found if checked.how]
+    again = [checked for checked in found if checked.is_sound_again]
+    counts = {kind: sum(checked.kind == kind for checked in found) for kind in ("blob", "manifest")}
+    size = sum(checked.size for checked in found)
+    if as_json:
+        document = {
+            "blobs": counts["blob"],
+            "manifests": counts["manifest"],
+            "bytes": size,
+            "damaged": [_damage(checked) for checked in damaged],
+            "sound_again": [checked.digest for checked in again],
+        }
+        print(json.dumps(document, indent=2))  # noqa: T201 - what the command is for
+        return
+    lines = [line for checked in damaged for line in _damage_lines(checked)]
+    lines += [f"sound again: {checked.kind} {checked.digest}" for checked in again]
+    lines += [f"{counts['blob']:,} blobs and {counts['manifest']:,} manifests, {size:,} bytes: {len(damaged)} damaged"]
+    if damaged:
+        lines += ["push these versions again, with the same files: that replaces what is damaged"]
+    print("\n".join(lines))  # noqa: T201 - likewise
+
+
+def _damage(checked: Checked) -> dict[str, object]:
+    return {name: getattr(checked, name) for name in ("kind", "digest", "repository", "size", "how", "versions")}
+
+
+def _damage_lines(checked: Checked) -> Iterator[str]:
+    yield f"damaged: {checked.kind} {checked.digest}, {checked.how}"
+    yield from (f"  {version}" for version in checked.versions[:VERSIONS_SHOWN])
+    if len(checked.versions) > VERSIONS_SHOWN:
+        yield f"  and {len(checked.versions) - VERSIONS_SHOWN:,} more, see --json"
+    if not checked.versions:
+        yield "  no manifest names it"
+
+
 @contextlib.contextmanager
-def progress(total: int | None) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal. Gives a function that says a line above it and moves it on."""
+def progress(total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal. Gives a function that says a line above it, if there is one, and moves it on."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("", total=total)
 
-        def advance(line: str) -> None:
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            bar.advance(task)
+        def advance(line: str = "", by: int = 1) -> None:
+            if line:
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.advance(task, by)
 
         yield advance
 

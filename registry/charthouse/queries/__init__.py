@@ -30,11 +30,16 @@ from charthouse.queries.charts import (
     tagged as tagged,
 )
 from charthouse.queries.damage import (
+    blobs_after as blobs_after,
     change_concerned as change_concerned,
+    manifests_after as manifests_after,
     mark_blob as mark_blob,
     mark_manifest as mark_manifest,
+    stored_totals as stored_totals,
     unmark_blob as unmark_blob,
     unmark_manifest as unmark_manifest,
+    versions_with_blob as versions_with_blob,
+    versions_with_manifest as versions_with_manifest,
 )
 from charthouse.queries.facts import (
     StoredChart as StoredChart,
