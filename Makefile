@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
-.PHONY: help setup serve test examples nightly check format lock bench clean
+.PHONY: help setup serve test soak examples nightly check format lock bench clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -24,6 +24,9 @@ serve: setup ## start the registry on localhost:5000 with data in ./charthouse-d
 
 test: setup ## the tests, without those that need other clients (make test ARGS='-k mount')
 	@$(BIN)/python -m pytest -n 2 -m "not clients and not examples and not nightly" $(ARGS)
+
+soak: setup ## kills, power cuts and faults of the disk by the hundred, for hours (make soak ARGS='-k power')
+	@DURABILITY=$(or $(DURABILITY),soak) $(BIN)/python -m pytest -s tests/durability tests/test_model.py $(ARGS)
 
 examples: setup ## what is in examples/, run as it stands there
 	@$(BIN)/python -m pytest -m "examples and not nightly" $(ARGS)

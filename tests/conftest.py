@@ -20,6 +20,7 @@ from support.process import Running, stop
 
 DATABASES = ("sqlite", "postgres")
 STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded
+DID = "did"  # the property of a test that says what it did, in numbers
 _names = itertools.count()
 
 
@@ -98,6 +99,17 @@ async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
+def did(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes a sentence that is shown at the end, whether the test passes or not."""
+
+    def did(sentence: str) -> None:
+        print(sentence)
+        record_property(DID, sentence)
+
+    return did
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     servers: list[Running] = []
 
@@ -122,9 +134,11 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many tests ran on each database."""
+    """How many tests ran on each database, and what those did that are told in numbers."""
     reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
     counts = Counter(
         name for report in reports for name in DATABASES if f"[{name}" in report.nodeid or f"-{name}" in report.nodeid
     )
+    for line in (value for report in reports for name, value in report.user_properties if name == DID):
+        terminalreporter.write_line(line)
     terminalreporter.write_line("tests on " + ", ".join(f"{name}: {counts[name]}" for name in DATABASES))

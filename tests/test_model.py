@@ -4,22 +4,19 @@ The seed is printed; `CHARTHOUSE_SEED=<number>` repeats a run.
 """
 
 import itertools
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 
-import pytest
-
 from charthouse.core import Caller, Registry
 from charthouse.errors import RegistryError
 from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest, Reference, RepositoryName, Tag
+from durability import sizes
 from support.requests import CONFIG_TYPE, descriptor, image, index
 
-STEPS = {"sqlite": 3000, "postgres": 1500}
 COMPARE_EVERY = 300
 POOL = 30  # manifests that steps choose from
 
@@ -282,15 +279,10 @@ async def outcome(operation):
     return "" if found is None or type(found).__name__ == "Pushed" else found
 
 
-@pytest.fixture
-def steps(request: pytest.FixtureRequest) -> int:
-    return next(number for name, number in STEPS.items() if name in request.node.name)
-
-
-async def test_the_registry_does_what_its_model_does(registry, steps):
-    seed = int(os.environ.get("CHARTHOUSE_SEED") or random.SystemRandom().randrange(10**9))
+async def test_the_registry_does_what_its_model_does(registry, did):
+    seed, steps = sizes.seed(), sizes.size().steps
     walk, way = Walk(registry, random.Random(seed)), []
-    print(f"CHARTHOUSE_SEED={seed}, {steps} steps")
+    did(f"model: {steps:,} steps, CHARTHOUSE_SEED={seed}")
     for number in range(steps):
         way.append(await step_or_tell(walk, way, seed))
         if number % COMPARE_EVERY == 0:

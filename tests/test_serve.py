@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_the_banner_gives_the_commands_for_this_server(server: Running):
     eventually(lambda: "helm install" in server.said())
     said = server.said()
     assert f"http://127.0.0.1:{server.port}, http://[::1]:{server.port}\n" in said
-    assert f"{server.data} (SQLite)\n" in said
+    assert f"{server.data} (SQLite {sqlite3.sqlite_version})\n" in said
     assert "anyone on this machine\n" in said
     assert f"helm push mychart-1.0.0.tgz oci://localhost:{server.port} --plain-http\n" in said
     assert f"helm install myrelease oci://localhost:{server.port}/mychart --version 1.0.0 --plain-http\n" in said

@@ -184,7 +184,9 @@ def _who_may_push(host: str, *, is_local: bool, is_closed: bool) -> str:
 def _database(settings: Settings) -> str:
     """Without the URL's user and password."""
     if not settings.database:
-        return " (SQLite)"
+        import sqlite3  # not where the database is PostgreSQL
+
+        return f" (SQLite {sqlite3.sqlite_version})"
     url = urlsplit(settings.database)
     return f" (blobs), PostgreSQL {url.hostname or 'locally'}{url.path}"
 

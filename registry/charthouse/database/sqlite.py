@@ -31,7 +31,6 @@ READ_TIMEOUT = 0.05  # seconds; a read in the event loop waits no longer for a l
 SCAN_TIMEOUT = 5.0
 STEPS = 1000  # of SQLite's virtual machine between two looks at what a read may still take
 FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
-FIXED_WAL_RESET = (3, 51, 3)
 
 
 class SqliteDatabase:

@@ -1,0 +1,47 @@
+"""How much of each: `DURABILITY=small` (make test), `ci` (.ci/run) or `soak` (make soak)."""
+
+import os
+import random
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Size:
+    kills: int  # cycles for each number of workers
+    kills_postgres: int
+    cuts: int  # of power
+    points: int  # system calls at which a process is killed or fails, for each database
+    clients: int  # of the histories of tags
+    operations: int  # for each of them
+    jumps: int  # of the clock
+    steps: int  # of the stateful model
+
+
+SIZES = {
+    "small": Size(kills=2, kills_postgres=1, cuts=2, points=3, clients=3, operations=60, jumps=2, steps=3_000),
+    "ci": Size(kills=25, kills_postgres=5, cuts=20, points=40, clients=4, operations=500, jumps=10, steps=5_000),
+    "soak": Size(
+        kills=1_000,
+        kills_postgres=1_000,
+        cuts=500,
+        points=10_000,
+        clients=16,
+        operations=20_000,
+        jumps=500,
+        steps=500_000,
+    ),
+}
+
+
+def size() -> Size:
+    name = os.environ.get("DURABILITY", "small")
+    if name not in SIZES:
+        raise pytest.UsageError(f"DURABILITY={name}: say one of {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+def seed() -> int:
+    """Chance, or what `CHARTHOUSE_SEED` says: to throw the same dice again."""
+    return int(os.environ.get("CHARTHOUSE_SEED") or random.SystemRandom().randrange(10**9))
