@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from charthouse.testing import Registry, make_chart, samples
-from charthouse.testing.control import Registries
+from charthouse.testing.registries import Registries
 from support.tools import find_installed
 
 PATIENCE = 60  # seconds

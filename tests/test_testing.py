@@ -419,6 +419,24 @@ def test_pytest_pays_nothing_for_the_plugin_before_a_test_asks_for_a_registry() 
     assert python(code) == "['charthouse', 'charthouse.pytest_plugin']\n"
 
 
+def test_neither_the_framework_nor_the_models_are_imported_before_something_needs_them() -> None:
+    """They are a quarter of what a test would wait for."""
+    code = """if 1:
+        import sys
+        from urllib.request import urlopen
+        from charthouse.testing import Registry
+        import charthouse.testing.running
+        def found():
+            return [name for name in ("fastapi", "pydantic") if name in sys.modules]
+        with Registry() as registry:
+            registry.push({"name": "app", "version": "1.0.0"})
+            urlopen(registry.url + "/v2/app/tags/list")
+            print(found())
+            urlopen(registry.url + "/readyz")
+            print(found())"""
+    assert python(code) == "[]\n['fastapi', 'pydantic']\n"
+
+
 def test_nothing_of_it_is_imported_by_a_normal_server() -> None:
     code = "import sys, charthouse.server, charthouse.app; print([m for m in sys.modules if 'charthouse.testing' in m])"
     assert python(code) == "[]\n"

@@ -8,12 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from charthouse import __version__, pages
 from charthouse.at_once import Finished, Layer
-from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.composition import open_registry
 from charthouse.core import Clock, Registry
@@ -52,15 +49,12 @@ class Application:
 
     def __init__(self, settings: Settings, open_registry: Callable[[], Awaitable[Registry]]) -> None:
         self._open_registry = open_registry
+        self._is_ephemeral = settings.ephemeral
         origins = Origins(settings.public_url)
         self._api = create_api()
         self._cache = PullCache(self._api, settings.pull_cache)
-        self._pages = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
-        self._pages.state.origins = origins
-        self._pages.include_router(pages.router)
         self._guard = Guard(self._cache if settings.pull_cache else self._api, self._api, origins)
-        self._pages.state.guard = self._guard
-        self._pages.include_router(endpoint.router)
+        self._pages = Pages(origins, self._guard)
         self._app = _addressed(AtV2(self._pages, api=self._guard), settings)
 
     def at_once(self, scope: Scope) -> Finished | None:
@@ -72,9 +66,11 @@ class Application:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[Registry]:
         registry = await self._open_registry()
-        self.registry = self._pages.state.registry = registry
-        for layer in (self._guard, self._api, self._cache):
+        self.registry = registry
+        for layer in (self._guard, self._api, self._cache, self._pages):
             layer.registry = registry
+        if not self._is_ephemeral:
+            self._pages.load()
         housekeeping = asyncio.create_task(_keep_house(registry))
         try:
             yield registry
@@ -82,6 +78,28 @@ class Application:
             housekeeping.cancel()
             self._guard.close()
             await registry.close()
+
+
+class Pages:
+    """FastAPI with all that is not under /v2/. A registry for tests imports it when it is first asked for: a third of
+    what it would begin with otherwise, and most tests do without."""
+
+    registry: Registry
+
+    def __init__(self, origins: Origins, guard: Guard) -> None:
+        self._origins = origins
+        self._guard = guard
+        self._app: ASGIApp | None = None
+
+    def load(self) -> ASGIApp:
+        if self._app is None:
+            from charthouse import pages
+
+            self._app = pages.create(self.registry, self._origins, self._guard)
+        return self._app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.load()(scope, receive, send)
 
 
 def _addressed(app: Layer, settings: Settings) -> Layer:

@@ -3,10 +3,12 @@
 import html
 import logging
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from charthouse import __version__
+from charthouse.auth import endpoint
+from charthouse.auth.guard import Guard
 from charthouse.core import Registry
 from charthouse.origin import Origin, Origins
 
@@ -22,6 +24,15 @@ pre {{ background: #f2f2f2; padding: 1rem; overflow-x: auto }}</style>
 <pre>helm push mychart-1.0.0.tgz oci://{host}{flag}
 helm install myrelease oci://{host}/mychart --version 1.0.0{flag}</pre>
 """
+
+
+def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
+    """These, and the token service's."""
+    app = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
+    app.state.registry, app.state.origins, app.state.guard = registry, origins, guard
+    app.include_router(router)
+    app.include_router(endpoint.router)
+    return app
 
 
 @router.api_route("/healthz", methods=["GET", "HEAD"])

@@ -1,76 +1,22 @@
-"""Control over HTTP, for tests in other languages: under `/_test/` of a registry for tests, on a token of its own.
+"""What is asked for under `/_test/`, and what is answered: OpenAPI's description of it is made from this.
 
 Handlers are plain functions: the framework runs them in threads, from which a registry's methods may be called.
 """
 
-import asyncio
 import hmac
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse import __version__
-from charthouse.at_once import Finished, Layer
 from charthouse.errors import RegistryError
 from charthouse.settings import SettingsError
 from charthouse.testing import records, samples
-from charthouse.testing.faults import Rule
+from charthouse.testing.registries import PREFIX, Registries, StartedRegistry, describe
 from charthouse.testing.registry import Pushable, Registry
-
-PREFIX = "/_test/"
-
-
-class Registries:
-    """The registries of a process that may be asked for more: each has `/_test/`, and `token` opens them all."""
-
-    def __init__(self, token: str) -> None:
-        self._control = _application(self, token)
-        self._running: dict[str, Registry] = {}
-
-    def start(self, **words: Any) -> Registry:
-        registry = Registry(front=self._front, **words).start()
-        self._running[str(registry.port)] = registry
-        return registry
-
-    def _front(self, app: Layer, registry: Registry) -> Layer:
-        return _Front(app, self._control, registry)
-
-    def end(self, number: str) -> bool:
-        registry = self._running.pop(number, None)
-        if registry is not None:
-            registry.end()
-        return registry is not None
-
-    def end_all(self) -> None:
-        for number in list(self._running):
-            self.end(number)
-
-
-class _Front:
-    """What is under `/_test/` is about the registry behind it."""
-
-    def __init__(self, app: Layer, control: ASGIApp, registry: Registry) -> None:
-        self._app = app
-        self._control = control
-        self._registry = registry
-
-    def at_once(self, scope: Scope) -> Finished | None:
-        return None if scope["path"].startswith(PREFIX) else self._app.at_once(scope)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not scope["path"].startswith(PREFIX):
-            await self._app(scope, receive, send)
-            return
-        scope["state"]["registry"] = self._registry
-        scope["state"]["connection"].controlling = asyncio.current_task()  # a reset must not cut off who asked for it
-        try:
-            await self._control(scope, receive, send)
-        finally:
-            scope["state"]["connection"].controlling = None
-
+from charthouse.testing.rules import Rule
 
 # --- what is asked for, and what is answered --------------------------------------------------------------------------
 
@@ -92,18 +38,6 @@ class NewRegistry(Model):
     san: list[str] = Field(default=[], description="Further names, for its certificate too.")
     personality: str | None = Field(default=None, description="Another registry that it behaves as.")
     seed: str | None = Field(default=None, description="A folder of charts, on the registry's machine.")
-
-
-class StartedRegistry(Model):
-    """`id` ends it. What does not apply is empty."""
-
-    id: str
-    host: str
-    url: str
-    username: str = ""
-    password: str = ""
-    ca_file: str = ""
-    ca: str = Field(default="", description="What is in that file, for other machines.")
 
 
 class ChartWords(BaseModel):
@@ -137,23 +71,6 @@ class Faults(Model):
 
 class Clock(Model):
     advance: float = Field(ge=0, description="Seconds that pass at once.", examples=[3600])
-
-
-def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
-    """`known_as` is the name by which whoever asks has reached this machine."""
-    found = StartedRegistry(
-        id=str(registry.port),
-        host=registry.host,
-        url=registry.url,
-        username=registry.username,
-        password=registry.password,
-    )
-    if known_as:
-        found.host = f"{known_as}:{registry.port}"
-        found.url = f"{registry.scheme}://{found.host}"
-    if registry.speaks_tls:
-        found.ca_file, found.ca = str(registry.ca_file), registry.ca_file.read_text()
-    return found
 
 
 # --- the routes -------------------------------------------------------------------------------------------------------
@@ -247,7 +164,7 @@ def end_registry(registries: All, number: str) -> Response:
     return Response(status_code=204 if registries.end(number) else 404)
 
 
-def _application(registries: Registries, token: str) -> FastAPI:
+def application(registries: Registries, token: str) -> FastAPI:
     app = FastAPI(
         title="Charthouse's registry for tests",
         version=__version__,

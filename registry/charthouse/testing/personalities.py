@@ -5,7 +5,7 @@ Each names the source that it imitates, and has a test in which a real client be
 
 from dataclasses import dataclass
 
-from charthouse.testing.faults import Rule
+from charthouse.testing.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,10 @@ def _scopes(request: Request) -> list[str]:
     return [each for name, value in parse_qsl(request.query) if name == "scope" for each in value.split()]
 
 
+def query_of(scope: Scope) -> dict[str, str]:
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     joined: dict[str, str] = {}
     for name, value in headers:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from charthouse import core, transfer
 from charthouse.addresses import bind, url_of
@@ -29,11 +29,13 @@ from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, sw
 from charthouse.testing import shared
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
-from charthouse.testing.faults import Faults, Rule
-from charthouse.testing.personalities import PERSONALITIES
+from charthouse.testing.faults import Faults
 from charthouse.testing.records import Records, Request
 from charthouse.testing.shared import Shared, User
 from charthouse.tls import Tls, open_tls
+
+if TYPE_CHECKING:
+    from charthouse.testing.rules import Rule
 
 T = TypeVar("T")
 Front = Callable[[Layer, "Registry"], Layer]
@@ -243,9 +245,11 @@ class Registry:
 
     def fail(self, **rule: Any) -> None:
         """From now on, until the next reset, requests meet this `Rule`: `registry.fail(status=502, times=2)`."""
+        from charthouse.testing.rules import Rule
+
         self.add_faults([Rule(**rule)])
 
-    def add_faults(self, rules: Iterable[Rule]) -> None:
+    def add_faults(self, rules: "Iterable[Rule]") -> None:
         self._running.faults.add(rules)
 
     def imitate(self, personality: str) -> None:
@@ -253,7 +257,7 @@ class Registry:
         self.add_faults(_find(personality))
 
     @property
-    def faults(self) -> list[Rule]:
+    def faults(self) -> "list[Rule]":
         return self._running.faults.rules
 
     def clear_faults(self) -> None:
@@ -432,9 +436,11 @@ def _named(settings: Settings, names: Sequence[str]) -> Settings:
     return dataclasses.replace(settings, host_name=(*settings.host_name, *names))
 
 
-def _find(personality: str | None) -> Sequence[Rule]:
+def _find(personality: str | None) -> "Sequence[Rule]":
     if personality is None:
         return ()
+    from charthouse.testing.personalities import PERSONALITIES
+
     if personality not in PERSONALITIES:
         raise SettingsError(f"there is no personality {personality!r}; there are {', '.join(PERSONALITIES)}")
     return PERSONALITIES[personality].rules

@@ -14,13 +14,14 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from charthouse.settings import Settings, SettingsError
 from charthouse.testing import har
-from charthouse.testing.control import Registries, StartedRegistry, describe
 from charthouse.testing.records import Request, as_json_line
+from charthouse.testing.registries import Registries, StartedRegistry, describe
 from charthouse.testing.registry import Registry
 
 PREFIX = "CHART_REGISTRY_"  # another one than the settings', so that a charthouse inside works
@@ -40,12 +41,12 @@ def run(command: Sequence[str], *, seed: Path | None, log: Path | None, **words:
         if seed is not None:
             registry.seed(seed)
         with _folder() as folder, _logged(registry, log):
-            return _run(command, os.environ | environment(registry, token, folder))
+            return _run(command, os.environ | environment(registry, token, folder), meanwhile=registries.control)
     finally:
         registries.end_all()
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable[[], object]) -> int:
     with _signals() as pass_on_to:
         try:
             process = subprocess.Popen(command, env=environ)  # noqa: S603 - what the user wants to run
@@ -53,6 +54,7 @@ def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
             sys.stderr.write(f"charthouse: cannot run {command[0]}: {error.strerror}\n")
             return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         pass_on_to(process)
+        meanwhile()
         status = process.wait()
     return KILLED - status if status < 0 else status
 
@@ -195,7 +197,8 @@ def serve(settings: Settings) -> int:
 def _write_ready(path: Path, found: StartedRegistry, token: str) -> None:
     """In one piece: whoever sees the file sees all of it. For its owner alone."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    values = {**found.model_dump(exclude={"id", "ca"}), "control_token": token, "pid": os.getpid()}
+    values = {**asdict(found), "control_token": token, "pid": os.getpid()}
+    del values["id"], values["ca"]
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
             json.dump(values, file)

@@ -1,0 +1,102 @@
+"""Control over HTTP, for tests in other languages: under `/_test/` of a registry for tests, on a token of its own.
+
+What it answers is in `control.py`, which is imported for the first request of that kind.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from charthouse.at_once import Finished, Layer
+from charthouse.testing.registry import Registry
+
+PREFIX = "/_test/"
+
+
+class Registries:
+    """The registries of a process that may be asked for more: each has `/_test/`, and `token` opens them all."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._control: ASGIApp | None = None
+        self._running: dict[str, Registry] = {}
+
+    def start(self, **words: Any) -> Registry:
+        registry = Registry(front=self._front, **words).start()
+        self._running[str(registry.port)] = registry
+        return registry
+
+    def control(self) -> ASGIApp:
+        if self._control is None:
+            from charthouse.testing import control  # FastAPI, which few commands make wait
+
+            self._control = control.application(self, self._token)
+        return self._control
+
+    def _front(self, app: Layer, registry: Registry) -> Layer:
+        return _Front(app, self, registry)
+
+    def end(self, number: str) -> bool:
+        registry = self._running.pop(number, None)
+        if registry is not None:
+            registry.end()
+        return registry is not None
+
+    def end_all(self) -> None:
+        for number in list(self._running):
+            self.end(number)
+
+
+class _Front:
+    """What is under `/_test/` is about the registry behind it."""
+
+    def __init__(self, app: Layer, registries: Registries, registry: Registry) -> None:
+        self._app = app
+        self._registries = registries
+        self._registry = registry
+
+    def at_once(self, scope: Scope) -> Finished | None:
+        return None if scope["path"].startswith(PREFIX) else self._app.at_once(scope)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        scope["state"]["registry"] = self._registry
+        scope["state"]["connection"].controlling = asyncio.current_task()  # a reset must not cut off who asked for it
+        try:
+            await self._registries.control()(scope, receive, send)
+        finally:
+            scope["state"]["connection"].controlling = None
+
+
+@dataclass(slots=True)
+class StartedRegistry:
+    """`id` ends it, and `ca` is what is in `ca_file`, for other machines. What does not apply is empty."""
+
+    id: str
+    host: str
+    url: str
+    username: str = ""
+    password: str = ""
+    ca_file: str = ""
+    ca: str = ""
+
+
+def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
+    """`known_as` is the name by which whoever asks has reached this machine."""
+    found = StartedRegistry(
+        id=str(registry.port),
+        host=registry.host,
+        url=registry.url,
+        username=registry.username,
+        password=registry.password,
+    )
+    if known_as:
+        found.host = f"{known_as}:{registry.port}"
+        found.url = f"{registry.scheme}://{found.host}"
+    if registry.speaks_tls:
+        found.ca_file, found.ca = str(registry.ca_file), registry.ca_file.read_text()
+    return found
