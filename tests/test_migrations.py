@@ -41,7 +41,15 @@ def upgrade():
 
 HEAD = ScriptDirectory(str(migrate.scripts())).get_current_head()
 REVISIONS = [script.revision for script in ScriptDirectory(str(migrate.scripts())).walk_revisions()]
-BELONG_TO_NOBODY = {"users", "group_members", "grants", "access_generation", "api_tokens", "collection_passes"}
+BELONG_TO_NOBODY = {
+    "users",
+    "group_members",
+    "grants",
+    "access_generation",
+    "api_tokens",
+    "logins",
+    "collection_passes",
+}
 NEXT_REVISION = f"{int(HEAD) + 1:04}"
 
 

@@ -345,7 +345,7 @@ async def test_a_wrong_password_and_a_user_who_is_not_there_are_told_the_same(cl
 
 
 async def test_many_wrong_passwords_slow_that_user_from_that_address_alone(closed, client, app):
-    basic, now = app._guard._basic, [0.0]
+    basic, now = app._guard._sign_in._basic, [0.0]
     basic._clock = lambda: now[0]
     for _ in range(methods.FREE_TRIES):
         assert (await as_(client, "puller", "wrong").get("/v2/")).status_code == 401
@@ -367,7 +367,7 @@ async def test_who_is_known_already_is_not_held_back(closed, client, app):
 
 
 async def test_more_logins_at_once_than_can_wait_are_told_to_come_again(closed, client, app):
-    basic = app._guard._basic
+    basic = app._guard._sign_in._basic
     await as_(client, "admin").get("/v2/")
     basic._door()._waiting = passwords.QUEUE_LIMIT
     response = await as_(client, "puller").get("/v2/")
@@ -377,7 +377,7 @@ async def test_more_logins_at_once_than_can_wait_are_told_to_come_again(closed, 
 async def test_a_password_is_hashed_once_and_then_known(closed, client, app, monkeypatch: pytest.MonkeyPatch):
     async with as_(client, "puller") as caller:
         assert (await caller.get("/v2/")).status_code == 200
-        monkeypatch.setattr(app._guard._basic._door(), "_verify", pytest.fail)
+        monkeypatch.setattr(app._guard._sign_in._basic._door(), "_verify", pytest.fail)
         assert [(await caller.get("/v2/")).status_code for _ in range(3)] == [200] * 3
 
 

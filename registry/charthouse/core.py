@@ -17,6 +17,7 @@ from charthouse.admission import Admission, Admitted, Place, look_around
 from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
 from charthouse.auth.access_tokens import AccessTokens
 from charthouse.auth.issued import ApiTokens
+from charthouse.auth.logins import Logins
 from charthouse.auth.users import Users
 from charthouse.blobs import BlobStore, Damage, Upload, UploadBusy, UploadEnded
 from charthouse.database import Database
@@ -103,6 +104,7 @@ class Registry:
         self._admission = Admission(settings)
         self.users = Users(database, self._now)
         self.api_tokens = ApiTokens(database, self._now)
+        self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)
         limits = Limits(members=settings.archive_members)

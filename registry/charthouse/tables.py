@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0007"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0008"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -294,4 +294,18 @@ api_tokens = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("used_at", BigInteger),
+)
+
+# Logins that last: what a client keeps is a refresh token.
+logins = Table(
+    "logins",
+    metadata,
+    Column("hash", Key, primary_key=True),  # SHA-256 of the secret
+    Column("subject", Key, nullable=False),
+    Column("mark", Text, nullable=False),  # of the password it was given for
+    Column("client", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("ended_at", BigInteger),  # kept for as long as an access token of it may live
+    Index("logins_by_subject", "subject"),
 )

@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +142,74 @@ def test_a_dependency_of_a_private_registry_is_downloaded(
     parent = charts.write(work, "parent", "0.1.0", dependencies=[dependency])
     helm("dependency", "update", parent, *(PLAIN if version in ("helm3", "helm4") else []))
     assert (parent / "charts" / archive.name).read_bytes() == archive.read_bytes()
+
+
+async def change_password(settings: Settings, name: str, password: str) -> None:
+    registry = await open_existing(settings)
+    try:
+        await registry.users.set_password(name, password)
+    finally:
+        await registry.close()
+
+
+@pytest.fixture
+def dora(closed_server: Server, namespace: str) -> str:
+    """A user whose password a test may change."""
+
+    async def add(name: str) -> None:
+        registry = await open_existing(closed_server.settings)
+        try:
+            await registry.users.add(name, PASSWORD)
+            await registry.users.grant(name, Pattern("team-a/*"), parse_actions("pull,push,overwrite"))
+        finally:
+            await registry.close()
+
+    asyncio.run(add(f"dora-{namespace}"))
+    return f"dora-{namespace}"
+
+
+def test_a_login_lasts_until_the_password_changes_and_then_the_terminal_says_so(
+    helm: Tool, version: str, plain: list[str], closed_server: Server, namespace: str, work: Path, dora: str
+) -> None:
+    """Helm up to 3.17 keeps a refresh token of a login and nothing else, later ones the password.
+
+    Of a refusal by the token service, the former print the status alone.
+    """
+    host = closed_server.host
+    archive, where = charts.pack(work, "app", "0.1.0"), f"oci://{host}/team-a/{namespace}"
+    login(helm, version, host, dora)
+    (stored,) = (json.loads(path.read_text())["auths"][host] for path in helm.home.rglob("registry/config.json"))
+    if version in ("helm3", "helm4"):
+        assert base64.b64decode(stored["auth"]).decode() == f"{dora}:{PASSWORD}"
+    else:
+        assert stored["identitytoken"].startswith("chr_")
+        assert PASSWORD not in base64.b64decode(stored.get("auth", "")).decode()
+    helm("push", archive, where, *plain)
+    helm("push", archive, where, *plain)
+    helm("pull", f"{where}/app", "--version", "0.1.0", *plain)
+    assert (helm.home / archive.name).read_bytes() == archive.read_bytes()
+    asyncio.run(change_password(closed_server.settings, dora, "another password"))
+    refused = helm("pull", f"{where}/app", "--version", "0.1.0", *plain, status=1)
+    assert (WRONG if version in ("helm3", "helm4") else "failed to authorize") in refused
+    assert "401" in refused
+    login(helm, version, host, dora, "another password")
+    helm("pull", f"{where}/app", "--version", "0.1.0", *plain)
+
+
+@pytest.mark.parametrize("tool", ["crane", "oras"])
+def test_a_refresh_token_in_dockers_configuration_is_what_others_sign_in_with(
+    host: str, public: str, tmp_path: Path, tool: str
+) -> None:
+    """As `docker login` leaves it there: it asks with offline_token."""
+    query = {"service": "charthouse", "offline_token": "true", "client_id": "docker"}
+    token = httpx.get(f"http://{host}/token", params=query, auth=ANN).json()["refresh_token"]
+    client = Tool(find(tool), tmp_path / tool)
+    (client.home / ".docker").mkdir()
+    nobody = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    auths = {host: {"auth": nobody, "identitytoken": token}}
+    (client.home / ".docker/config.json").write_text(json.dumps({"auths": auths}))
+    words = {"crane": ["manifest", "--insecure"], "oras": ["manifest", "fetch", *PLAIN]}[tool]
+    client(*words, f"{host}/team-a/{public}:0.1.0")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """What a subject may do: the union of what it was granted. There is nothing that takes away."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,6 +14,8 @@ ACTIONS = (PULL, PUSH, OVERWRITE, DELETE)  # in the order in which they are writ
 ANONYMOUS = "anonymous"
 EVERYTHING = "*"
 TOKEN = "token:"  # noqa: S105 - and a name: the subject that an API token is
+
+MARK_SIZE = 16  # characters of a SHA-256 that stand for all of it
 
 # What a token has to say for it. Clients know of no overwriting: which of the two a push is, the push finds out.
 _IN_A_TOKEN = {PULL: PULL, PUSH: PUSH, OVERWRITE: PUSH, DELETE: DELETE}
@@ -98,6 +101,34 @@ class User:
     is_administrator: bool
     is_disabled: bool
 
+    @property
+    def mark(self) -> str:
+        """What stands for the password in what is given for it: another one when that changes. It says nothing of it,
+        being of the hash."""
+        return hashlib.sha256(self.password.encode()).hexdigest()[:MARK_SIZE]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One that lasts: a refresh token, of which only the SHA-256 is kept. Times are Unix milliseconds."""
+
+    hash: str
+    subject: str
+    mark: str  # of the password that was given for it
+    client: str
+    created_at: int
+    used_at: int | None = None
+    ended_at: int | None = None
+
+    @property
+    def id(self) -> str:
+        """What it is called by who may not see it."""
+        return self.hash[:MARK_SIZE]
+
+    def is_good(self, directory: "Directory") -> bool:
+        user = directory.users.get(self.subject)
+        return self.ended_at is None and user is not None and not user.is_disabled and user.mark == self.mark
+
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
@@ -133,6 +164,7 @@ class Directory:
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)  # names of groups to names of users
     grants: Sequence[Grant] = ()
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
+    ended_logins: frozenset[str] = frozenset()  # their ids
 
     @property
     def is_open(self) -> bool:

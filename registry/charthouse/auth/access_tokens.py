@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charthouse.auth.access import Directory
+from charthouse.auth.access import MARK_SIZE, Directory
 from charthouse.auth.scope import Access
 from charthouse.errors import Unauthorized
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KNOWN_LIMIT = 10_000  # tokens that were verified
 
 _SCHEME = "bearer "
-_SHOWN_SIZE = 16  # characters
+_OF_LOGIN = "."  # between the two
 
 
 class AccessTokens:
@@ -42,10 +42,12 @@ class AccessTokens:
 
         return TokenKeys(self._path)
 
-    def give(self, name: str, access: Access, directory: Directory) -> str:
+    def give(self, name: str, access: Access, directory: Directory, login: str = "") -> str:
+        """`login` is the id of the one that it is given for, where that was shown and not the password."""
         from charthouse.auth import tokens
 
-        return tokens.make(self.keys.signing, name, self._shown(name, directory), access, self._clock())
+        proof = self._proof(name, directory) + (_OF_LOGIN + login if login else "")
+        return tokens.make(self.keys.signing, name, proof, access, self._clock())
 
     def known(self, header: str, directory: Directory) -> "AccessToken | None":
         """What a token says that was verified before and is good still. None also for what is no token."""
@@ -54,9 +56,7 @@ class AccessTokens:
         token = self._known.get(_mark(header))
         if token is None or self.keys.stamp != self._stamp:
             return None
-        return (
-            token if self._clock() <= token.expires and token.shown == self._shown(token.subject, directory) else None
-        )
+        return token if self._clock() <= token.expires and self._holds(token, directory) else None
 
     def take(self, header: str, directory: Directory) -> "AccessToken":
         """What the token of a Bearer header says. Raises UNAUTHORIZED."""
@@ -68,17 +68,22 @@ class AccessTokens:
             token = tokens.verify(bearer_token(header), self.keys.find, self._clock())
         except tokens.TokenInvalid as error:
             raise Unauthorized(f"{error}: sign in again") from None
-        if token.shown != self._shown(token.subject, directory):
+        if not self._holds(token, directory):
             raise Unauthorized("what the token was given for is not good any more: sign in again")
         self._remember(_mark(header), token)
         return token
 
-    def _shown(self, name: str, directory: Directory) -> str:
-        """What stands in a token for the secret it was given for: of a hash, so that it says nothing of it."""
+    def _holds(self, token: "AccessToken", directory: Directory) -> bool:
+        """Whether what the token was given for is good still."""
+        proof, _, login = token.shown.partition(_OF_LOGIN)
+        return proof == self._proof(token.subject, directory) and login not in directory.ended_logins
+
+    def _proof(self, name: str, directory: Directory) -> str:
+        """What stands in a token for the secret it was given for."""
         if (api_token := directory.token_of(name)) is not None:
-            return "" if api_token.has_ended(int(self._clock() * 1000)) else api_token.hash[:_SHOWN_SIZE]
+            return "" if api_token.has_ended(int(self._clock() * 1000)) else api_token.hash[:MARK_SIZE]
         user = directory.users.get(name)
-        return hashlib.sha256(user.password.encode()).hexdigest()[:_SHOWN_SIZE] if user else ""
+        return user.mark if user else ""
 
     def _remember(self, mark: bytes, token: "AccessToken") -> None:
         if self.keys.stamp != self._stamp:

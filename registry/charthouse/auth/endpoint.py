@@ -42,17 +42,21 @@ async def _answer(request: Request, parse: Callable[[], TokenRequest]) -> Respon
     """
     guard: Guard = request.app.state.guard
     try:
-        wanted = parse()
-        token, access = await guard.give_token(wanted, request.scope)
+        given = await guard.give_token(parse(), request.scope)
     except Unauthorized as error:
         return render(Unauthorized(error.message, headers=BASIC))
     except RegistryError as error:
         return render(error)
     from charthouse.auth.tokens import LIFETIME  # python-jose is here by now
 
-    fields: dict[str, object] = {"token": token, "access_token": token, "expires_in": LIFETIME, "scope": str(access)}
-    if wanted.refresh_token:
-        fields["refresh_token"] = wanted.refresh_token
+    fields: dict[str, object] = {
+        "token": given.token,
+        "access_token": given.token,
+        "expires_in": LIFETIME,
+        "scope": str(given.access),
+    }
+    if given.refresh_token:
+        fields["refresh_token"] = given.refresh_token
     return JSONResponse(fields, headers={"Cache-Control": "no-store"})
 
 

@@ -13,10 +13,9 @@ from starlette.types import Receive, Scope, Send
 from charthouse.at_once import STAMP, Finished, Layer
 from charthouse.auth import token_request
 from charthouse.auth.access import DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
-from charthouse.auth.access_tokens import bearer_token, is_bearer
-from charthouse.auth.issued import looks_like_one
-from charthouse.auth.methods import Basic, decoded
+from charthouse.auth.access_tokens import is_bearer
 from charthouse.auth.scope import CATALOG, SERVICE, Access
+from charthouse.auth.sign_in import Identity, SignIn
 from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
@@ -43,15 +42,12 @@ _WRITES = "pull,push"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a request shows: a name, and what the token says that showed it. Without both, nobody."""
+class Given:
+    """What the token service answers. `refresh_token` is empty unless it was asked for or shown."""
 
-    name: str = ""
-    token: Access | None = None
-
-    @property
-    def is_nobody(self) -> bool:
-        return not self.name and self.token is None
+    token: str
+    access: Access
+    refresh_token: str
 
 
 class Guard:
@@ -63,7 +59,6 @@ class Guard:
         self._app = app
         self._api = api
         self._origins = origins
-        self._basic = Basic()
         self._known: tuple[Directory, dict[str, Rights]] = (Directory(), {})
 
     def at_once(self, scope: Scope) -> Finished | None:
@@ -75,19 +70,10 @@ class Guard:
         if directory is None:
             return None
         if not directory.is_open:
-            who = self._known_identity(_authorization(scope), directory)
+            who = self._sign_in.known(_authorization(scope), directory)
             if who is None or not self._may_pull(scope, directory, who):
                 return None
         return self._app.at_once(scope)
-
-    def _known_identity(self, header: str | None, directory: Directory) -> Identity | None:
-        if header is None:
-            return Identity()
-        if is_bearer(header):
-            token = self.registry.access_tokens.known(header, directory)
-            return Identity(token.subject, token.access) if token else None
-        name = self._basic.known(header, directory)
-        return None if name is None else Identity(name)
 
     def _may_pull(self, scope: Scope, directory: Directory, who: Identity) -> bool:
         try:
@@ -115,37 +101,24 @@ class Guard:
         self._check(scope, who, directory)
         return Caller(who.name, host, self._rights(directory, who))
 
-    async def give_token(self, request: TokenRequest, scope: Scope) -> tuple[str, Access]:
-        """An access token for whoever asks, and what it allows. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+    async def give_token(self, request: TokenRequest, scope: Scope) -> Given:
+        """For whoever asks. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
         directory = await self._users.directory()
-        name = ""
-        if request.authorization is not None:
-            name = await self._sign_in(request.authorization, scope, directory)
-        access = token_request.granted(request.asked, self._rights(directory, Identity(name)))
-        return self.registry.access_tokens.give(name, access, directory), access
+        who = await self._sign_in.to_token_service(request, directory, _address(scope))
+        access = token_request.granted(request.asked, self._rights(directory, who))
+        refresh_token = request.refresh_token
+        if request.is_offline and who.name:
+            refresh_token = await self.registry.logins.add(who.name, request.client, directory)
+        token = self.registry.access_tokens.give(who.name, access, directory, who.login)
+        return Given(token, access, refresh_token)
 
     async def _identity(self, scope: Scope, directory: Directory) -> Identity:
         header = _authorization(scope)
-        if header is None:
-            return Identity()
         try:
-            if is_bearer(header) and _api_token(header) is None:
-                token = self.registry.access_tokens.take(header, directory)
-                return Identity(token.subject, token.access)
-            return Identity(await self._sign_in(header, scope, directory))
+            return await self._sign_in.to_registry(header, directory, _address(scope))
         except Unauthorized as error:
-            raise self._challenge(scope, error.message, error="invalid_token" if is_bearer(header) else "") from None
-
-    async def _sign_in(self, header: str, scope: Scope, directory: Directory) -> str:
-        """The subject that a password or an API token shows. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
-        if (secret := _api_token(header)) is not None:
-            token = self.registry.api_tokens.find(secret, directory)
-            await self.registry.api_tokens.note_use(token)
-            return token.subject
-        name = await self._basic(header, directory, scope["client"][0] if scope.get("client") else "")
-        if name is None:
-            raise Unauthorized("sign in with a user name and a password, or with an API token")
-        return name
+            is_token = header is not None and is_bearer(header)
+            raise self._challenge(scope, error.message, error="invalid_token" if is_token else "") from None
 
     def _check(self, scope: Scope, who: Identity, directory: Directory) -> None:
         try:
@@ -216,19 +189,12 @@ class Guard:
     def _users(self) -> Users:
         return self.registry.users
 
+    @cached_property
+    def _sign_in(self) -> SignIn:
+        return SignIn(self.registry)
+
     def close(self) -> None:
-        self._basic.close()
-
-
-def _api_token(header: str) -> str | None:
-    """As a password, whatever the user is called, or as Bearer. None for everything else."""
-    if is_bearer(header):
-        secret = bearer_token(header)
-    elif header[:6].lower() == "basic ":
-        secret = decoded(header[6:])[1]
-    else:
-        return None
-    return secret if looks_like_one(secret) else None
+        self._sign_in.close()
 
 
 def _authorization(scope: Scope) -> str | None:
@@ -236,3 +202,7 @@ def _authorization(scope: Scope) -> str | None:
         if name == b"authorization":
             return str(value, "latin-1")
     return None
+
+
+def _address(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""

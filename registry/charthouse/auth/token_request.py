@@ -23,29 +23,39 @@ FIELD_LIMIT = scope.SCOPE_LIMIT + 16
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """`authorization` is a header's value, None from whoever does not say who he is."""
+    """`authorization` is a header's value, None from whoever does not say who he is.
+
+    `refresh_token` is what is shown in place of it, and the answer says again; `is_offline` asks for one, which the
+    client calls itself `client` by.
+    """
 
     authorization: str | None
     asked: Access
-    refresh_token: str = ""  # what the answer to a refresh grant says again
+    refresh_token: str = ""
+    is_refresh: bool = False
+    is_offline: bool = False
+    client: str = ""
 
 
 def parse_get(query: bytes, authorization: str | None) -> TokenRequest:
     """Raises TokenRequestInvalid."""
-    return TokenRequest(authorization, _asked(_fields(query)))
+    fields = _fields(query)
+    is_offline = _one(fields, "offline_token").lower() in ("true", "1")
+    return TokenRequest(authorization, _asked(fields), is_offline=is_offline, client=_one(fields, "client_id"))
 
 
 def parse_post(form: bytes) -> TokenRequest:
     """Raises TokenRequestInvalid, also for a grant that is not given here: clients then use GET."""
     fields = _fields(form)
     kind = _one(fields, "grant_type")
-    if kind == "refresh_token":  # Helm up to 3.17 sends an API token so, when the user name is empty
-        token = _one(fields, "refresh_token")
-        return TokenRequest(f"Bearer {token}", _asked(fields), token)
+    if kind == "refresh_token":
+        return TokenRequest(None, _asked(fields), _one(fields, "refresh_token"), is_refresh=True)
     if kind != "password":
         raise TokenRequestInvalid(f"grant_type {shown(kind)} is not given here: use password, or GET {PATH}")
     pair = f"{_one(fields, 'username')}:{_one(fields, 'password')}"
-    return TokenRequest(f"Basic {base64.b64encode(pair.encode()).decode()}", _asked(fields))
+    authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    is_offline = _one(fields, "access_type") == "offline"
+    return TokenRequest(authorization, _asked(fields), is_offline=is_offline, client=_one(fields, "client_id"))
 
 
 def granted(asked: Access, rights: Rights) -> Access:

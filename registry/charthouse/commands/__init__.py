@@ -6,6 +6,7 @@ Here is what they share: the options, and the way to the registry whose data is 
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -61,6 +62,10 @@ def with_registry(
             await registry.close()
 
     return asyncio.run(run())
+
+
+def day(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
 
 
 def parse_name(text: str) -> tuple[RepositoryName, Reference | None]:

@@ -16,6 +16,7 @@ from charthouse.commands import (
     DatabaseOption,
     DataOption,
     JsonOption,
+    day,
     existing,
     setting_option,
     with_registry,
@@ -91,7 +92,7 @@ def list_tokens(
         typer.echo(json.dumps([_described(each) for each in found]))
         return
     for each in found:
-        used = _day(each.used_at) if each.used_at else "never used"
+        used = day(each.used_at) if each.used_at else "never used"
         rights = f"{','.join(each.patterns)} {','.join(action for action in ACTIONS if action in each.actions)}"
         typer.echo(f"{each.name:<20} {rights:<40} {_state(each):<28} {used}")
 
@@ -112,9 +113,9 @@ def _state(each: "ApiToken") -> str:
     if each.expires_at is None:
         return "never ends"
     if each.has_ended(int(now)):
-        return f"ended {_day(each.expires_at)}"
+        return f"ended {day(each.expires_at)}"
     soon = each.expires_at - now < WARN_BEFORE
-    return f"ends {_day(each.expires_at)}" + (", soon!" if soon else "")
+    return f"ends {day(each.expires_at)}" + (", soon!" if soon else "")
 
 
 @token.command("revoke")
@@ -139,11 +140,7 @@ def _seconds(lifetime: str) -> int | None:
 
 
 def _end(milliseconds: int | None) -> str:
-    return "never" if milliseconds is None else _day(milliseconds)
-
-
-def _day(milliseconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
+    return "never" if milliseconds is None else day(milliseconds)
 
 
 @token_keys.command()

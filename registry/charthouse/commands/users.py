@@ -9,11 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from charthouse.auth.access import ACTIONS, ANONYMOUS, Directory, Pattern, parse_actions
-from charthouse.commands import ConfigOption, DatabaseOption, DataOption, YesOption, existing, with_registry
+from charthouse.commands import ConfigOption, DatabaseOption, DataOption, YesOption, day, existing, with_registry
 from charthouse.names import RepositoryName
 from charthouse.settings import PASSWORD_FILE, SettingsError, load
 
 if TYPE_CHECKING:
+    from charthouse.auth.access import Login
     from charthouse.core import Registry
 
 family = typer.Typer()
@@ -184,6 +185,45 @@ def remove_user(
         raise typer.Exit(1)
     with_registry(settings, lambda registry: registry.users.remove(name))
     typer.echo(f"removed user {name}")
+
+
+@user.command("logins")
+def list_logins(data: DataOption = None, database: DatabaseOption = None, config: ConfigOption = None) -> None:
+    """List the logins that last: which user's, with which program, since when, and their last use.
+
+    Example:
+
+      charthouse user logins
+    """
+    settings = existing(data, database, config)
+
+    async def run(registry: "Registry") -> "list[Login]":
+        directory = await registry.users.directory()
+        return [each for each in await registry.logins.list() if each.is_good(directory)]
+
+    for each in with_registry(settings, run):
+        used = f"used {day(each.used_at)}" if each.used_at else "not used since"
+        typer.echo(f"{each.id}  {each.subject:<20} {each.client or 'unknown':<20} {day(each.created_at)}  {used}")
+
+
+@user.command("logout")
+def end_logins(
+    name: NameArgument,
+    login: Annotated[str, typer.Argument(metavar="[ID]", help="One login alone, as `user logins` calls it.")] = "",
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """End a user's logins that last, or one of them: from the next request on he has to sign in again.
+
+    Examples:
+
+      charthouse user logout ann
+
+      charthouse user logout ann 5f2a9c01d3e4b678
+    """
+    ended = with_registry(existing(data, database, config), lambda registry: registry.logins.end(name, login))
+    typer.echo(f"ended {ended} login{'s' if ended > 1 else ''} of {name}")
 
 
 @group.command("add")

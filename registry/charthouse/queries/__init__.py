@@ -52,6 +52,13 @@ from charthouse.queries.facts import (
     put_findings as put_findings,
     set_newest_version as set_newest_version,
 )
+from charthouse.queries.logins import (
+    add_login as add_login,
+    end_login as end_login,
+    find_login as find_login,
+    list_logins as list_logins,
+    login_used as login_used,
+)
 from charthouse.queries.manifests import (
     delete_manifest as delete_manifest,
     delete_tag as delete_tag,

@@ -2,9 +2,10 @@
 
 from sqlalchemy import text
 
-from charthouse.auth.access import Directory, Grant, Pattern, User, parse_actions
+from charthouse.auth.access import MARK_SIZE, Directory, Grant, Pattern, User, parse_actions
 from charthouse.database import Connection, one_statement
 from charthouse.queries.api_tokens import list_api_tokens
+from charthouse.queries.logins import ended_logins, forget_logins
 
 _GENERATION = text("SELECT generation FROM access_generation WHERE id = 1")
 _RAISE = text("""
@@ -61,6 +62,7 @@ def directory(connection: Connection) -> Directory:
         {group: frozenset(members) for group, members in groups.items()},
         [Grant(subject, Pattern(pattern), parse_actions(actions)) for subject, pattern, actions in grants],
         {token.hash: token for token in list_api_tokens(connection)},
+        frozenset(hashed[:MARK_SIZE] for hashed in ended_logins(connection)),
     )
 
 
@@ -75,11 +77,14 @@ def set_password(connection: Connection, name: str, password: str) -> bool:
 
 
 def set_disabled(connection: Connection, name: str, *, disabled: bool) -> bool:
+    if disabled:
+        forget_logins(connection, name)
     return connection.execute(_SET_DISABLED, {"name": name, "disabled": disabled}).rowcount == 1
 
 
 def remove_user(connection: Connection, name: str) -> bool:
-    """With his grants and memberships: who gets the name later gets none of them."""
+    """With his grants, memberships and logins: who gets the name later gets none of them."""
+    forget_logins(connection, name)
     connection.execute(_LEAVE_GROUPS, {"name": name})
     connection.execute(_REMOVE_GRANTS, {"subject": name})
     return connection.execute(_REMOVE_USER, {"name": name}).rowcount == 1

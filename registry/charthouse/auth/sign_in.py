@@ -1,0 +1,93 @@
+"""Who a request shows: by a password, an API token, a login that lasts, or an access token."""
+
+from dataclasses import dataclass
+
+from charthouse.auth import issued, logins
+from charthouse.auth.access import Directory
+from charthouse.auth.access_tokens import bearer_token, is_bearer
+from charthouse.auth.methods import Basic, decoded
+from charthouse.auth.scope import Access
+from charthouse.auth.token_request import TokenRequest
+from charthouse.core import Registry
+from charthouse.errors import Unauthorized
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a request shows: a name, and what the token says that showed it. Without both, nobody.
+
+    `login` is the id of the login that showed it, at the token service.
+    """
+
+    name: str = ""
+    token: Access | None = None
+    login: str = ""
+
+    @property
+    def is_nobody(self) -> bool:
+        return not self.name and self.token is None
+
+
+NOBODY = Identity()
+
+
+class SignIn:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._basic = Basic()
+
+    def known(self, header: str | None, directory: Directory) -> Identity | None:
+        """Without waiting: whoever was seen before, and nobody. None is for all others."""
+        if header is None:
+            return NOBODY
+        if is_bearer(header):
+            token = self._registry.access_tokens.known(header, directory)
+            return Identity(token.subject, token.access) if token else None
+        name = self._basic.known(header, directory)
+        return None if name is None else Identity(name)
+
+    async def to_registry(self, header: str | None, directory: Directory, address: str) -> Identity:
+        """`header` is that of Authorization. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+        if header is None:
+            return NOBODY
+        if is_bearer(header) and not issued.looks_like_one(bearer_token(header)):
+            token = self._registry.access_tokens.take(header, directory)
+            return Identity(token.subject, token.access)
+        return Identity(await self._by_secret(header, directory, address))
+
+    async def to_token_service(self, request: TokenRequest, directory: Directory, address: str) -> Identity:
+        """Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+        if logins.looks_like_one(request.refresh_token):
+            login = await self._registry.logins.find(request.refresh_token, directory)
+            await self._registry.logins.note_use(login)
+            return Identity(login.subject, login=login.id)
+        if request.is_refresh:  # Helm up to 3.17 sends an API token so, when the user name is empty
+            return Identity(await self._by_secret(f"Bearer {request.refresh_token}", directory, address))
+        if request.authorization is None:
+            return NOBODY
+        return Identity(await self._by_secret(request.authorization, directory, address))
+
+    async def _by_secret(self, header: str, directory: Directory, address: str) -> str:
+        """The subject that a password or an API token shows."""
+        secret = _secret(header)
+        if issued.looks_like_one(secret):
+            token = self._registry.api_tokens.find(secret, directory)
+            await self._registry.api_tokens.note_use(token)
+            return token.subject
+        if logins.looks_like_one(secret):  # Helm up to 3.17 tries it so after a refusal, and shows the answer
+            await self._registry.logins.find(secret, directory)
+            raise Unauthorized("a refresh token is taken at /token with grant_type=refresh_token alone")
+        name = await self._basic(header, directory, address)
+        if name is None:
+            raise Unauthorized("sign in with a user name and a password, or with an API token")
+        return name
+
+    def close(self) -> None:
+        self._basic.close()
+
+
+def _secret(header: str) -> str:
+    """The password, or what stands behind Bearer; empty for everything else. Raises UNAUTHORIZED."""
+    if is_bearer(header):
+        return bearer_token(header)
+    return decoded(header[6:])[1] if header[:6].lower() == "basic " else ""
