@@ -378,6 +378,30 @@ def test_a_name_that_cannot_be_is_one_line(refusal: Callable[..., str]) -> None:
     assert "write team-a/app:1.0.0" in refusal("copy", "team-a/app", "prod/app")
 
 
+def test_gc_beside_a_running_server_says_what_would_go_and_then_removes_it(run: Run, stored: Stored) -> None:
+    repository = f"{stored.namespace}/app"
+    digest = stored.push("app", "1.0.0")
+    stored.push("app", "2.0.0")
+    blobs = [digest for kind, digest in stored.server.digests(repository, "1.0.0").items() if kind != "manifest"]
+    stored.server.request("DELETE", f"{repository}/manifests/{digest}")
+    assert "blobs of" in run("gc", "--dry-run", *stored.flags).stdout.splitlines()[-1]  # that wait
+    without = ["--gc-grace", "0", *stored.flags]
+    lines = run("gc", "--dry-run", *without).stdout.splitlines()
+    for blob in blobs:
+        (line,) = [line for line in lines if blob in line]
+        assert line.startswith(f"blob     {repository}@{blob} (")
+        assert "bytes): no manifest names it since " in line
+    assert lines[-1].startswith("would remove ")
+    planned = json.loads(run("gc", "--dry-run", "--json", *without).stdout)
+    done = json.loads(run("gc", "--json", *without).stdout)
+    assert (done["blobs"], done["blob_bytes"]) == (planned["blobs"], planned["blob_bytes"])
+    assert done["released"] == len(planned["items"]) >= len(blobs)
+    assert run("gc", *without).stdout == "removed nothing\n"
+    assert stored.tags(repository) == ["2.0.0"]
+    for blob in stored.server.digests(repository, "2.0.0").values():
+        assert blob not in blobs
+
+
 @pytest.mark.usefixtures("anyio_backend")  # `database_url` is made in it
 def test_the_commands_need_no_server(run: Run, tmp_path: Path, database_url: str) -> None:
     with serving(tmp_path, database=database_url) as server:

@@ -70,6 +70,7 @@ def test_each_setting_is_decided_for_itself_and_says_where_it_came_from():
         "legacy": ("reject", "from the environment"),
         "images": ("mutable", "by default"),
         "signatures": ("optional", "by default"),
+        "untagged_expiry": (0, "by default"),
     }
 
 

@@ -7,7 +7,18 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from charthouse import __version__
-from charthouse.commands import checking, content, measuring, namespaces, serving, testing, tokens, users, verifying
+from charthouse.commands import (
+    checking,
+    collecting,
+    content,
+    measuring,
+    namespaces,
+    serving,
+    testing,
+    tokens,
+    users,
+    verifying,
+)
 from charthouse.errors import DatabaseError, RegistryError
 from charthouse.settings import SettingsError
 
@@ -19,7 +30,7 @@ command = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for each in (serving, testing, content, users, tokens, namespaces, checking, verifying, measuring):
+for each in (serving, testing, content, users, tokens, namespaces, checking, collecting, verifying, measuring):
     command.add_typer(each.family)
 
 

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse.at_once import Finished, Layer
 from charthouse.auth.guard import Guard
+from charthouse.clocks import Clock
 from charthouse.composition import open_registry
-from charthouse.core import Clock, Registry
+from charthouse.core import Registry
 from charthouse.hosts import HostCheck
 from charthouse.oci import create_api
 from charthouse.origin import Origins, TrustedProxies
@@ -23,18 +25,28 @@ from charthouse.settings import Settings
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_EVERY = 3600  # seconds
+QUIET_START = 60  # seconds without garbage collection: clients have waited for the registry
 
 
 def create_app(
     settings: Settings,
     *,
     clock: Clock = time.time,
+    steady: Clock | None = None,
     durable: bool = True,
     step_limit: int | None = None,
     threads: ThreadPoolExecutor | None = None,
 ) -> "Application":
     """The registry is opened when the application starts, with `open_registry`, and closed when it ends."""
-    opens = partial(open_registry, settings, clock=clock, durable=durable, step_limit=step_limit, threads=threads)
+    opens = partial(
+        open_registry,
+        settings,
+        clock=clock,
+        steady=steady,
+        durable=durable,
+        step_limit=step_limit,
+        threads=threads,
+    )
     return Application(settings, opens)
 
 
@@ -71,11 +83,12 @@ class Application:
             layer.registry = registry
         if not self._is_ephemeral:
             self._pages.load()
-        housekeeping = asyncio.create_task(_keep_house(registry))
+        housekeeping = [asyncio.create_task(work) for work in _housework(registry)]
         try:
             yield registry
         finally:
-            housekeeping.cancel()
+            for task in housekeeping:
+                task.cancel()
             self._guard.close()
             await registry.close()
 
@@ -131,14 +144,28 @@ def _is_at_v2(scope: Scope) -> bool:
     return path.startswith("/v2/") or path == "/v2"
 
 
-async def _keep_house(registry: Registry) -> None:
+def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
+    every = registry.settings.gc_every
+    if registry.settings.ephemeral:
+        yield _repeat(registry.forget_stale_uploads, HOUSEKEEPING_EVERY)
+        return
+    yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
+    if every:
+        yield _repeat(partial(_collect_garbage, registry), every, after=min(every, QUIET_START))
+
+
+async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int = 0) -> None:
+    """`every` and `after` in seconds."""
+    await asyncio.sleep(after)
     while True:
         try:
-            if not registry.settings.ephemeral:
-                await registry.extraction.catch_up()
-            forgotten = await registry.forget_stale_uploads()
-            if forgotten:
-                log.info("removed %d unfinished uploads", forgotten)
+            await work()
         except Exception:
             log.exception("housekeeping failed")
-        await asyncio.sleep(HOUSEKEEPING_EVERY)
+        await asyncio.sleep(every)
+
+
+async def _collect_garbage(registry: Registry) -> None:
+    report = await registry.collector.run_when_due()
+    if report is not None and not report.is_empty:
+        log.info("garbage collection removed %s", report)

@@ -6,9 +6,10 @@ Apart from `app.py`, because the command line needs it without the web framework
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from charthouse import queries
+from charthouse import clocks, queries
 from charthouse.blobs import open_store
-from charthouse.core import Clock, Registry
+from charthouse.clocks import Clock
+from charthouse.core import Registry
 from charthouse.database import Database, DatabaseError
 from charthouse.migrate import migrate_postgres, migrate_sqlite
 from charthouse.settings import DATABASE_NAME, Settings
@@ -19,20 +20,24 @@ async def open_registry(
     settings: Settings,
     *,
     clock: Clock = time.time,
+    steady: Clock | None = None,
     durable: bool = True,
     step_limit: int | None = None,
     threads: ThreadPoolExecutor | None = None,
 ) -> Registry:
     """A registry over the settings' database and folder, both made and brought up to date.
 
+    `steady` is a clock that nobody sets; without, a `clock` other than the system's is taken to be one itself.
     `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's; `threads` are shared with the other
     registries of a process that has many, and stay when this one is closed. Raises DatabaseError, OSError.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     database = await _open_database(settings, durable=durable, step_limit=step_limit, threads=threads)
     upload_ids = UploadIds(load_key(settings.data, durable=durable), settings.upload_expiry)
-    store = open_store(settings, durable=durable, threads=threads)
-    return Registry(settings, database, store, upload_ids, clock)
+    store = open_store(settings, clock=clock, durable=durable, threads=threads)
+    if steady is None:
+        steady = clocks.steady if clock is time.time else clock
+    return Registry(settings, database, store, upload_ids, clock, steady)
 
 
 async def open_existing(settings: Settings) -> Registry:

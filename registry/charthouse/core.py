@@ -20,6 +20,8 @@ from charthouse.auth.issued import ApiTokens
 from charthouse.auth.logins import Logins
 from charthouse.auth.users import Users
 from charthouse.blobs import BlobStore, Damage, Upload, UploadBusy, UploadEnded
+from charthouse.clocks import Clock
+from charthouse.collection import Collector
 from charthouse.database import Database
 from charthouse.errors import (
     BlobDamaged,
@@ -49,7 +51,6 @@ from charthouse.verification import Verification
 
 log = logging.getLogger(__name__)
 
-Clock = Callable[[], float]  # Unix seconds, as time.time
 Pieces = AsyncIterator[bytes]
 
 WHOLE_LIMIT = 1024 * 1024  # bytes of a blob that is kept in memory until it is all there
@@ -94,7 +95,13 @@ class Pushed:
 
 class Registry:
     def __init__(
-        self, settings: Settings, database: Database, store: BlobStore, upload_ids: UploadIds, clock: Clock
+        self,
+        settings: Settings,
+        database: Database,
+        store: BlobStore,
+        upload_ids: UploadIds,
+        clock: Clock,
+        steady: Clock,
     ) -> None:
         self.settings = settings
         self._database = database
@@ -107,6 +114,7 @@ class Registry:
         self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)
+        self.collector = Collector(settings, database, store, clock, steady)
         limits = Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
         self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)

@@ -6,7 +6,7 @@ A namespace covers what is below it, and the longest prefix that says something 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from charthouse import queries
@@ -71,7 +71,21 @@ def _resolve(settings: Settings, stored: StoredSettings, covering: Sequence[Name
 
 def rules_of(connection: Connection, settings: Settings, repository: RepositoryName) -> Rules:
     """As they are in this transaction."""
-    return Rules(**{name: value.value for name, value in values_of(connection, settings, repository).items()})
+    values = values_of(connection, settings, repository)
+    return Rules(**{field.name: values[field.name].value for field in fields(Rules)})
+
+
+def value_of(connection: Connection, settings: Settings, name: str, setting: str) -> Value:
+    """What holds for a repository, whoever uses the registry."""
+    covering = Namespace.covering(name)
+    stored, _ = queries.namespace_settings(connection, covering)
+    return _resolve(settings, stored, covering, setting)
+
+
+def is_set(connection: Connection, settings: Settings, setting: str) -> bool:
+    """Whether it has another value than none for anything at all."""
+    in_file = any(setting in values for values in settings.namespaces.values())
+    return bool(getattr(settings, setting)) or in_file or queries.is_set_somewhere(connection, setting)
 
 
 def values_of(connection: Connection, settings: Settings, name: str) -> dict[str, Value]:

@@ -226,6 +226,14 @@ class Settings:
         whole(0, 365 * 24 * 3600),
         "Seconds that garbage collection leaves a blob after its last manifest went, or after an answer about it.",
     )
+    gc_every: int = setting(
+        3600,
+        whole(0, 365 * 24 * 3600),
+        "Seconds between two passes of garbage collection; 0 leaves it to `charthouse gc`.",
+    )
+    untagged_expiry: int = setting(
+        0, whole(0, 10 * 365 * 24 * 3600), "Seconds after which a manifest without a tag goes; 0 keeps it for ever."
+    )
     pull_cache: int = setting(
         64 * 1024 * 1024,
         whole(0, 2**40),
@@ -261,7 +269,7 @@ def is_loopback(address: str) -> bool:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings) if field.metadata}
 
 # What each namespace may set for itself.
-NAMESPACE_SETTINGS = ("policy", "versions", "names", "legacy", "images", "signatures")
+NAMESPACE_SETTINGS = ("policy", "versions", "names", "legacy", "images", "signatures", "untagged_expiry")
 
 
 def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from charthouse import clocks
 from charthouse.app import create_app
 from charthouse.processes import Application
 from charthouse.server import serve
@@ -38,7 +39,7 @@ def build(settings: Settings) -> Application:
     """In each worker anew: they inherit the environment."""
     mutants.apply(os.environ.get(MUTANT, ""))
     file = os.environ.get(CLOCK)
-    return create_app(settings, clock=_moved_by(Path(file)) if file else time.time)
+    return create_app(settings, clock=_moved_by(Path(file)) if file else time.time, steady=clocks.steady)
 
 
 def _moved_by(file: Path) -> Callable[[], float]:

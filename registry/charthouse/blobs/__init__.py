@@ -4,10 +4,13 @@ A blob's key is the store's own name for it, unique for each time it was written
 named in SQL after it is safe, and goes after SQL has forgotten it, so the two never meet.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
+from charthouse.clocks import Clock
 from charthouse.names import Digest
 from charthouse.settings import Settings
 
@@ -26,6 +29,15 @@ class Damage(Exception):
     def __init__(self, how: str) -> None:
         super().__init__(how)
         self.how = how
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Bytes that a store keeps under a key, and the digest that they were published with."""
+
+    key: str
+    digest: Digest
+    size: int
 
 
 class Upload(Protocol):
@@ -72,6 +84,12 @@ class BlobStore(Protocol):
     async def delete(self, key: str) -> None:
         """A key that is not there is no error."""
 
+    def files(self, older_than: float) -> AsyncIterator[Sequence[StoredFile]]:
+        """All that was published before `older_than` (Unix seconds), in portions."""
+
+    async def stale_uploads(self, older_than: float) -> dict[str, int]:
+        """Bytes of the uploads that `forget_uploads` would remove, by their ids."""
+
     async def forget_uploads(self, older_than: float) -> int:
         """Removes uploads begun before `older_than` (Unix seconds), as their ids say. Returns their number."""
 
@@ -81,8 +99,14 @@ class BlobStore(Protocol):
     async def close(self) -> None: ...
 
 
-def open_store(settings: Settings, *, durable: bool = True, threads: ThreadPoolExecutor | None = None) -> BlobStore:
+def open_store(
+    settings: Settings,
+    *,
+    clock: Clock = time.time,
+    durable: bool = True,
+    threads: ThreadPoolExecutor | None = None,
+) -> BlobStore:
     """`threads` are shared with other stores of this process; without, the store has its own."""
     from charthouse.blobs.filesystem import FilesystemStore
 
-    return FilesystemStore(settings.data, durable=durable, threads=threads)
+    return FilesystemStore(settings.data, clock=clock, durable=durable, threads=threads)

@@ -12,13 +12,15 @@ import itertools
 import os
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from charthouse.blobs import Damage, UploadBusy, UploadEnded
-from charthouse.errors import StorageFull
+from charthouse.blobs import Damage, StoredFile, UploadBusy, UploadEnded
+from charthouse.clocks import Clock
+from charthouse.errors import DigestInvalid, StorageFull
 from charthouse.locks import FileLock
 from charthouse.names import Digest
 from charthouse.uploads import begun
@@ -33,10 +35,18 @@ ON_WINDOWS = os.name == "nt"
 
 
 class FilesystemStore:
-    def __init__(self, data: Path, *, durable: bool = True, threads: ThreadPoolExecutor | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        clock: Clock = time.time,
+        durable: bool = True,
+        threads: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._blobs = data / "blobs"
         self._uploads = data / "uploads"
         self._fsync: Callable[[int], None] = fsync if durable else _no_fsync
+        self._clock = clock
         self._fsync_failure: OSError | None = None
         self._has_own_threads = threads is None
         self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="charthouse-blobs")
@@ -84,12 +94,25 @@ class FilesystemStore:
         except FileNotFoundError:
             return None
 
+    async def stale_uploads(self, older_than: float) -> dict[str, int]:
+        return await self.in_thread(self._stale_uploads, older_than)
+
+    def _stale_uploads(self, older_than: float) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in self._stale(older_than):
+            if not name.endswith(ENDED):
+                with contextlib.suppress(FileNotFoundError):
+                    found[name] = (self._uploads / name).stat().st_size
+        return found
+
     async def forget_uploads(self, older_than: float) -> int:
         return await self.in_thread(self._forget_uploads, older_than)
 
     def _forget_uploads(self, older_than: float) -> int:
-        stale = [entry.name for entry in os.scandir(self._uploads) if begun(entry.name.partition(".")[0]) < older_than]
-        return sum(_forget(self._uploads / name) for name in stale)
+        return sum(_forget(self._uploads / name) for name in self._stale(older_than))
+
+    def _stale(self, older_than: float) -> list[str]:
+        return [entry.name for entry in os.scandir(self._uploads) if begun(entry.name.partition(".")[0]) < older_than]
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
@@ -148,6 +171,8 @@ class FilesystemStore:
         is_safe = folder in self._safe_folders
         if not is_safe:
             Path(folder).mkdir(exist_ok=True)
+        now = self._clock()
+        os.utime(path, (now, now))  # it is published now, however long ago its last bytes came
         os.rename(path, f"{self._blobs}/{key}")  # noqa: PTH104 - pathlib costs a tenth of the whole
         self.sync_folder(folder)
         if not is_safe:
@@ -171,6 +196,27 @@ class FilesystemStore:
             self.sync(descriptor)
         finally:
             os.close(descriptor)
+
+    async def files(self, older_than: float) -> AsyncIterator[list[StoredFile]]:
+        for folder in await self.in_thread(self._folders):
+            if found := await self.in_thread(self._files, folder, older_than):
+                yield found
+
+    def _folders(self) -> list[Path]:
+        return sorted(
+            folder for algorithm in self._blobs.iterdir() for folder in algorithm.iterdir() if folder.is_dir()
+        )
+
+    def _files(self, folder: Path, older_than: float) -> list[StoredFile]:
+        found = []
+        for entry in os.scandir(folder):
+            name, _, unique = entry.name.partition(".")
+            with contextlib.suppress(DigestInvalid, FileNotFoundError):  # somebody else's, or gone meanwhile
+                digest = Digest.parse(f"{folder.parent.name}:{name}")
+                status = entry.stat()
+                if unique and status.st_mtime < older_than:
+                    found.append(StoredFile(f"{folder.parent.name}/{folder.name}/{entry.name}", digest, status.st_size))
+        return found
 
     async def delete(self, key: str) -> None:
         await self.in_thread((self._blobs / key).unlink, missing_ok=True)

@@ -39,9 +39,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def existing(data: Path | None, database: str | None, config: Path | None) -> Settings:
+def existing(data: Path | None, database: str | None, config: Path | None, **flags: Any) -> Settings:
     """The settings of a registry that is there, having said which it is."""
-    settings = load({"data": data, "database": database}, config)
+    settings = load({"data": data, "database": database, **flags}, config)
     sys.stderr.write(f"data: {settings.data.absolute()}{' and PostgreSQL' if settings.database else ''}\n")
     return settings
 

@@ -89,7 +89,7 @@ def show_namespace(
         typer.echo(json.dumps({key: {"value": each.value, "origin": each.origin} for key, each in values.items()}))
         return
     for key, each in values.items():
-        typer.echo(f"{key:<11} {each.value:<18} {each.origin}")
+        typer.echo(f"{key:<15} {each.value:<18} {each.origin}")
 
 
 @namespace.command("set")

@@ -12,6 +12,8 @@ from charthouse.database import P, Query, checked, full
 T = TypeVar("T")
 
 SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+FOREIGN_KEY_VIOLATION = "23503"  # what was there a statement ago went, or what was to go is held since
+CONFLICTS = (SERIALIZATION_FAILURE, DEADLOCK, FOREIGN_KEY_VIOLATION)
 DISK_FULL = "53100"
 ATTEMPTS = 10
 POOL_SIZE = 10
@@ -43,7 +45,7 @@ class PostgresDatabase:
             except DBAPIError as error:
                 if sqlstate(error) == DISK_FULL:
                     raise full() from error
-                if attempt == ATTEMPTS or sqlstate(error) not in (SERIALIZATION_FAILURE, DEADLOCK):
+                if attempt == ATTEMPTS or sqlstate(error) not in CONFLICTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 

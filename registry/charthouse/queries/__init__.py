@@ -80,6 +80,7 @@ from charthouse.queries.namespaces import (
     add_namespace as add_namespace,
     certificates as certificates,
     has_namespace as has_namespace,
+    is_set_somewhere as is_set_somewhere,
     list_keys as list_keys,
     list_namespaces as list_namespaces,
     namespace_settings as namespace_settings,

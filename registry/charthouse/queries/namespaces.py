@@ -25,6 +25,7 @@ _UNSET = text("DELETE FROM namespace_settings WHERE namespace = :name AND settin
 _SETTINGS = text(f"""
     SELECT namespace, setting, value FROM namespace_settings WHERE namespace {_AMONG}
     UNION ALL SELECT '', '', '' WHERE EXISTS (SELECT 1 FROM users)""")  # noqa: S608 - joined from constants
+_IS_SET = text("SELECT 1 FROM namespace_settings WHERE setting = :setting LIMIT 1")
 _ADD_KEY = text("""
     INSERT INTO namespace_keys (namespace, fingerprint, user_ids, certificate, added_at)
     VALUES (:name, :fingerprint, :user_ids, :certificate, :now)
@@ -96,6 +97,10 @@ def namespace_settings(
         for namespace, setting, value in connection.execute(_SETTINGS, chunk).all():
             found[namespace][setting] = value
     return found, bool(found.pop("", None))
+
+
+def is_set_somewhere(connection: Connection, setting: str) -> bool:
+    return connection.execute(_IS_SET, {"setting": setting}).first() is not None
 
 
 def add_key(connection: Connection, key: Key) -> None:

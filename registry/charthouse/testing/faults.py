@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from charthouse.at_once import Finished, Layer
-from charthouse.core import Clock
+from charthouse.clocks import Clock
 from charthouse.testing.records import RECORD, query_of
 
 if TYPE_CHECKING:

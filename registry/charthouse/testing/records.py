@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charthouse.at_once import Finished
-from charthouse.core import Clock
+from charthouse.clocks import Clock
 
 RECORD = "charthouse.record"  # in a request's scope
 
