@@ -564,6 +564,10 @@ class Registry:
         """Raised in every transaction that changes what a repository answers. Without those that do not exist."""
         return await self._database.read(queries.generations, repositories)
 
+    def generation_at_once(self, repository: RepositoryName) -> int | None:
+        """None where that cannot be told without waiting; 0 when there is no such repository."""
+        return self._database.read_at_once(queries.generation, repository)
+
     async def generation(self, repository: RepositoryName) -> int | None:
         return (await self.generations([repository])).get(repository)
 

@@ -2,7 +2,7 @@
 
 An entry is good while its repository's generation is the one that was read in the same snapshot as its content. On
 SQLite that is certain, without asking, as long as nothing at all was committed; otherwise the generation is asked for,
-by a query that starts after the request arrived: one for all requests that wait.
+by a query that starts after the request arrived: at once on SQLite, elsewhere one for all requests that wait.
 """
 
 import asyncio
@@ -48,13 +48,17 @@ class PullCache:
         self._asked: _Question | None = None
 
     def at_once(self, scope: Scope) -> Finished | None:
-        """Where it is certain without asking: nothing was committed since the entry was last seen to hold."""
+        """Where it is certain without waiting: nothing was committed since the entry was seen to hold, or not to its
+        repository."""
         entry = self._entries.get((scope["method"], scope["path"]))
-        if entry is None or entry.stamp is None or not _is_pull(scope):
+        stamp = scope.get(STAMP)
+        if entry is None or stamp is None or not _is_pull(scope):
             return None
         assert self.registry is not None  # noqa: S101 - an entry came from it
-        if scope.get(STAMP) != entry.stamp:
-            return None
+        if stamp != entry.stamp:
+            if self.registry.generation_at_once(entry.repository) != entry.generation:
+                return None
+            entry.stamp = stamp
         self._entries.move_to_end((scope["method"], scope["path"]))
         return entry.finished
 

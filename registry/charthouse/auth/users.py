@@ -23,8 +23,15 @@ class Users:
         self._generation = Fresh(lambda: database.read(queries.access_generation))
 
     def current(self, stamp: int | None) -> Directory | None:
-        """The directory, where it is certain without asking that it holds: nothing was committed since."""
-        return self._directory if stamp is not None and stamp == self._stamp else None
+        """The directory, where it is certain without waiting that it holds: nothing was committed since, or no change
+        of users and rights."""
+        if stamp is None or self._directory is None:
+            return None
+        if stamp != self._stamp:
+            if self._database.read_at_once(queries.access_generation) != self._directory.generation:
+                return None
+            self._stamp = stamp
+        return self._directory
 
     async def directory(self, stamp: int | None = None) -> Directory:
         """As it is after the last acknowledged change, on whatever worker or server that was made.

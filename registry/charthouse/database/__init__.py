@@ -46,6 +46,9 @@ class Database(Protocol):
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What is bounded by a key or a LIMIT, in one snapshot."""
 
+    def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The same of a query that never gives None, where nobody has to wait for it; None where somebody would."""
+
     async def scan(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What is unbounded, in one snapshot, out of the way of everybody else."""
 

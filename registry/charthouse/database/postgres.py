@@ -29,6 +29,9 @@ class PostgresDatabase:
         async with self._snapshots.connect() as connection:
             return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
 
+    def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:  # noqa: ARG002
+        return None
+
     scan = read  # a connection of its own is all that it takes here
 
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

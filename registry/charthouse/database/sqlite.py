@@ -71,13 +71,24 @@ class SqliteDatabase:
         return self._steps > limit
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._steps = 0
         try:
-            return in_snapshot(self._reader, query, *args, **kwargs)
+            return self._read(query, *args, **kwargs)
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
             return await self.scan(query, *args, **kwargs)
+
+    def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return self._read(query, *args, **kwargs)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            return None
+
+    def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._steps = 0
+        return in_snapshot(self._reader, query, *args, **kwargs)
 
     async def scan(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

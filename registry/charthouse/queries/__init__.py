@@ -95,6 +95,7 @@ from charthouse.queries.referrers import (
 from charthouse.queries.repositories import (
     change_repository as change_repository,
     empty_repository as empty_repository,
+    generation as generation,
     generations as generations,
     is_reachable as is_reachable,
     list_repositories as list_repositories,

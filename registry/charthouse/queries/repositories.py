@@ -36,6 +36,12 @@ def repository_id(connection: Connection, repository: RepositoryName) -> int | N
     return connection.execute(_REPOSITORY_ID, {"name": repository}).scalar()
 
 
+@one_statement
+def generation(connection: Connection, repository: RepositoryName) -> int:
+    """0 for one that does not exist: each begins with 1."""
+    return int(connection.execute(_GENERATION, {"name": repository}).scalar() or 0)
+
+
 def generations(connection: Connection, repositories: Collection[RepositoryName]) -> dict[str, int]:
     """Of those that exist."""
     found = {name: connection.execute(_GENERATION, {"name": name}).scalar() for name in repositories}
