@@ -1,7 +1,5 @@
 """What refers to a manifest."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import text
 
 from charthouse.database import Connection
@@ -10,21 +8,20 @@ from charthouse.queries.repositories import repository_id
 from charthouse.queries.rows import Referrer, escaped
 
 # With the children of the index at the tag sha256-<hex>: so clients keep referrers where this endpoint is missing.
-_REFERRER_DIGESTS = """
-    SELECT digest FROM manifests WHERE repository_id = :repository_id AND subject = :subject
-    UNION SELECT f.digest FROM tags t
-    JOIN manifest_references f ON f.repository_id = t.repository_id AND f.manifest = t.digest AND f.kind = 'manifest'
-    WHERE t.repository_id = :repository_id AND t.name = :fallback"""
-_REFERRER_SIZES = text(f"""
-    SELECT digest, annotations_size FROM manifests
-    WHERE repository_id = :repository_id AND digest IN ({_REFERRER_DIGESTS})
-    AND digest > :last AND (:any_type = 1 OR artifact_type = :artifact_type)
-    ORDER BY digest LIMIT :limit""")  # noqa: S608 - joined from constants
-_REFERRERS = text(f"""
-    SELECT digest, media_type, size, artifact_type, annotations FROM manifests
-    WHERE repository_id = :repository_id AND digest IN ({_REFERRER_DIGESTS})
-    AND digest > :last AND digest <= :until AND (:any_type = 1 OR artifact_type = :artifact_type)
-    ORDER BY digest""")  # noqa: S608 - joined from constants
+# CROSS JOIN, because SQLite keeps its order: a look for each of them, not at every manifest of the repository.
+_REFERRERS = text("""
+    SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations_size,
+        CASE WHEN m.annotations_size <= :share THEN m.annotations END
+    FROM (
+        SELECT digest FROM manifests WHERE repository_id = :repository_id AND subject = :subject
+        UNION SELECT f.digest FROM tags t JOIN manifest_references f
+            ON f.repository_id = t.repository_id AND f.manifest = t.digest AND f.kind = 'manifest'
+        WHERE t.repository_id = :repository_id AND t.name = :fallback
+    ) found CROSS JOIN manifests m
+    WHERE m.repository_id = :repository_id AND m.digest = found.digest
+    AND m.digest > :last AND (:any_type = 1 OR m.artifact_type = :artifact_type)
+    ORDER BY m.digest LIMIT :limit""")
+_ANNOTATIONS = text("SELECT annotations FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
 
 
 def list_referrers(
@@ -36,7 +33,10 @@ def list_referrers(
     limit: int,
     size: int,
 ) -> tuple[list[Referrer], bool]:
-    """At most `limit` after the digest `last`, with at most `size` bytes of annotations; whether there are more."""
+    """At most `limit` after the digest `last`, with at most `size` bytes of annotations; whether there are more.
+
+    One has no limit of its own: those above their share are read apart, once it is known that they fit.
+    """
     parameters = {
         "repository_id": repository_id(connection, repository),
         "subject": subject,
@@ -44,23 +44,20 @@ def list_referrers(
         "any_type": int(artifact_type is None),
         "artifact_type": escaped(artifact_type or ""),
         "last": last,
+        "limit": limit + 1,
+        "share": size // (limit + 1),
     }
     if parameters["repository_id"] is None:
         return [], False
-    sizes = connection.execute(_REFERRER_SIZES, parameters | {"limit": limit + 1}).all()
-    fitting = _fitting([(digest, length) for digest, length in sizes[:limit]], size)
-    if not fitting:
-        return [], False
-    rows = connection.execute(_REFERRERS, parameters | {"until": fitting[-1]}).all()
-    return [Referrer(*row) for row in rows], len(fitting) < len(sizes)
-
-
-def _fitting(sizes: Sequence[tuple[str, int]], budget: int) -> list[str]:
-    """The first always, and as many more as the budget has room for."""
-    fitting: list[str] = []
-    for digest, length in sizes:
-        budget -= length
-        if fitting and budget < 0:
+    rows = connection.execute(_REFERRERS, parameters).all()
+    listed: list[Referrer] = []
+    for digest, media_type, length, kind, annotations_size, annotations in rows[:limit]:
+        size -= annotations_size
+        if listed and size < 0:
             break
-        fitting.append(digest)
-    return fitting
+        if annotations is None:
+            found = connection.execute(_ANNOTATIONS, parameters | {"digest": digest})
+            listed.append(Referrer(digest, media_type, length, kind, found.scalar_one()))
+        else:
+            listed.append(Referrer(digest, media_type, length, kind, annotations))
+    return listed, len(listed) < len(rows)

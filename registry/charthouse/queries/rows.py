@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ class StoredBlob:
         return self.damage is None
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(NamedTuple):
+    """One of up to a thousand on a page."""
+
     digest: str
     media_type: str
     size: int
