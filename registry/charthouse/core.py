@@ -109,8 +109,8 @@ class Registry:
         self._upload_ids = upload_ids
         self._clock = clock
         self._admission = Admission(settings)
-        self.users = Users(database, self._now)
-        self.api_tokens = ApiTokens(database, self._now)
+        self.users = Users(database, self._now, settings.htpasswd)
+        self.api_tokens = ApiTokens(database, self._now, is_closed=settings.htpasswd is not None)
         self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)

@@ -33,7 +33,15 @@ def build_app(settings: Settings) -> Application:
 
 
 def is_closed(settings: Settings) -> bool:
-    """Whether there are users. Where nothing is yet, nobody is, and nothing is made to find that out."""
+    """Whether there are users. Where nothing is yet, nobody is, and nothing is made to find that out.
+
+    Raises SettingsError for an htpasswd file that cannot be read.
+    """
+    if settings.htpasswd:
+        from charthouse.auth.htpasswd import Htpasswd
+
+        Htpasswd(settings.htpasswd).check()
+        return True
     if not settings.database and not (settings.data / DATABASE_NAME).exists():
         return False
     from charthouse.composition import has_users  # the parent of several workers needs no more of it

@@ -159,6 +159,9 @@ class Settings:
     token_keys: Path | None = setting(  # noqa: RUF009 - likewise
         None, file, "File of the keys that sign access tokens, shared by replicas; token-keys.json in data."
     )
+    htpasswd: Path | None = setting(  # noqa: RUF009 - likewise
+        None, file, "File with more users, name:hash of bcrypt or argon2 a line; read again when it changes."
+    )
     tls_cert: Path | None = setting(  # noqa: RUF009 - likewise
         None, file, "Certificate for TLS, with its chain, in PEM; read again when it changes."
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from charthouse.auth.scope import Access
@@ -100,6 +100,7 @@ class User:
     password: str  # its hash
     is_administrator: bool
     is_disabled: bool
+    is_from_file: bool = False  # of the htpasswd file
 
     @property
     def mark(self) -> str:
@@ -157,7 +158,10 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody."""
+    """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody.
+
+    With an htpasswd file it is not, be the file empty.
+    """
 
     generation: int = 0
     users: Mapping[str, User] = field(default_factory=dict)
@@ -165,10 +169,20 @@ class Directory:
     grants: Sequence[Grant] = ()
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
     ended_logins: frozenset[str] = frozenset()  # their ids
+    file_version: int = 0  # of the htpasswd file; 0 without one
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one after every change, also of the file."""
+        return self.generation, self.file_version
 
     @property
     def is_open(self) -> bool:
-        return not self.users
+        return not self.users and not self.file_version
+
+    def with_file(self, users: Mapping[str, User], version: int) -> "Directory":
+        """With the users of an htpasswd file. Of two with one name that of the database counts alone."""
+        return replace(self, users={**users, **self.users}, file_version=version)
 
     def rights_of(self, name: str) -> Rights:
         """Of a user; without a name, of whoever does not say who he is. What anonymous may, everybody may."""

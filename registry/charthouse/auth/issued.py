@@ -18,7 +18,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 
 
 class ApiTokens:
-    def __init__(self, database: Database, now: Callable[[], int]) -> None:
+    def __init__(self, database: Database, now: Callable[[], int], *, is_closed: bool = False) -> None:
+        """`is_closed` says that there are users whatever the database has."""
+        self._is_closed = is_closed
         self._database = database
         self._now = now
         self._noted: dict[str, int] = {}  # when the last use of each was written by this process
@@ -33,7 +35,7 @@ class ApiTokens:
         secret = api_tokens.new(api_tokens.API)
         hashed = api_tokens.hashed(secret)
         token = ApiToken(name, hashed, tuple(patterns), actions, self._now(), expires_at, used_at=None)
-        await self._database.write(_add, token)
+        await self._database.write(_add, token, is_closed=self._is_closed)
         return secret
 
     async def revoke(self, name: str) -> None:
@@ -75,9 +77,9 @@ def day(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
 
 
-def _add(connection: Connection, token: ApiToken) -> None:
+def _add(connection: Connection, token: ApiToken, *, is_closed: bool) -> None:
     queries.raise_access_generation(connection)
-    if not queries.has_users(connection):
+    if not is_closed and not queries.has_users(connection):
         raise GrantInvalid("there are no users, and everybody may do everything: `charthouse init` closes the registry")
     if not queries.add_api_token(connection, token):
         raise UserExists(f"there is a token {token.name} already: charthouse token revoke {token.name}")

@@ -32,7 +32,7 @@ class Basic:
         self._clock = clock
         self._passwords: Passwords | None = None
         self._key = secrets.token_bytes(32)
-        self._right: OrderedDict[bytes, tuple[str, int]] = OrderedDict()  # who it was, at which generation
+        self._right: OrderedDict[bytes, tuple[str, tuple[int, int]]] = OrderedDict()  # who it was, at which version
         self._wrong: OrderedDict[tuple[str, str], tuple[int, float]] = (
             OrderedDict()
         )  # how often, and until when to wait
@@ -47,22 +47,30 @@ class Basic:
         name, password = decoded(encoded)
         self._hold_back(name, address)
         user = directory.users.get(name)
-        hashed = user.password if user and not user.is_disabled else None
-        if not await self._door().verify(password, hashed):
+        hashed = user.password if user else self._decoy(name, directory)
+        is_right = await self._door().verify(password, hashed)
+        if not is_right or user is None or user.is_disabled:
             self._count_wrong(name, address)
             raise Unauthorized(WRONG)
         self._wrong.pop((name, address), None)
-        _remember(self._right, self._mark(header), (name, directory.generation), REMEMBERED)
+        _remember(self._right, self._mark(header), (name, directory.version), REMEMBERED)
         return name
 
     def known(self, header: str, directory: Directory) -> str | None:
         """The name, when that very header was right before and nothing has changed since."""
-        name, generation = self._right.get(self._mark(header), ("", -1))
-        return name if generation == directory.generation else None
+        name, version = self._right.get(self._mark(header), ("", (-1, -1)))
+        return name if version == directory.version else None
+
+    def _decoy(self, name: str, directory: Directory) -> str | None:
+        """For who is not there: the hash of one who is, always the same for that name. Hashes of htpasswd files take
+        other times than our own, and a time of its own would tell that there is no such user."""
+        hashes = [user.password for user in directory.users.values()]
+        number = int.from_bytes(self._mark(name)[:8])
+        return hashes[number % len(hashes)] if hashes else None
 
     def _mark(self, header: str) -> bytes:
         """What is remembered of a header: no dump of memory has the password."""
-        return hashlib.blake2b(header.encode("latin-1"), key=self._key).digest()
+        return hashlib.blake2b(header.encode("utf-8", "surrogatepass"), key=self._key).digest()
 
     def close(self) -> None:
         if self._passwords:

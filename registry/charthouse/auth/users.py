@@ -1,23 +1,25 @@
 """Users, groups and grants: every operation on them, and the directory of all as it is now."""
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from charthouse import queries
-from charthouse.auth.access import ANONYMOUS, Directory, Grant, Pattern
+from charthouse.auth.access import ANONYMOUS, Directory, Grant, Pattern, User
+from charthouse.auth.htpasswd import NAME, Htpasswd
 from charthouse.auth.passwords import Passwords
 from charthouse.database import Connection, Database, P, Query, T
 from charthouse.errors import AdministratorMissing, GrantInvalid, UserExists, UserNameInvalid, UserUnknown
 from charthouse.fresh import Fresh
 from charthouse.names import shown
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
-
 
 class Users:
-    def __init__(self, database: Database, now: Callable[[], int]) -> None:
+    def __init__(self, database: Database, now: Callable[[], int], htpasswd: Path | None = None) -> None:
         self._database = database
         self._now = now
+        self._file = Htpasswd(htpasswd) if htpasswd else None
+        self._stored = Directory()  # without the file's users
+        self._of_file: Mapping[str, User] = {}
         self._directory: Directory | None = None
         self._stamp: int | None = None  # the database's, when the directory was last seen to hold
         self._generation = Fresh(lambda: database.read(queries.access_generation))
@@ -25,7 +27,7 @@ class Users:
     def current(self, stamp: int | None) -> Directory | None:
         """The directory, where it is certain without waiting that it holds: nothing was committed since, or no change
         of users and rights."""
-        if stamp is None or self._directory is None:
+        if stamp is None or self._directory is None or (self._file is not None and not self._file.is_unchanged()):
             return None
         if stamp != self._stamp:
             if self._database.read_at_once(queries.access_generation) != self._directory.generation:
@@ -42,10 +44,24 @@ class Users:
         if (current := self.current(stamp)) is not None:
             return current
         generation = await self._generation()
-        if self._directory is None or self._directory.generation != generation:
-            self._directory = await self._database.scan(queries.directory)
+        directory = self._directory
+        if directory is None or directory.generation != generation:
+            self._stored = await self._database.scan(queries.directory)
         self._stamp = stamp
-        return self._directory
+        self._directory = directory = self._joined()
+        return directory
+
+    def _joined(self) -> Directory:
+        """With the file's users as they are now; the directory of before as long as nothing has changed."""
+        before, stored = self._directory, self._stored
+        of_file = self._file.users if self._file else {}
+        if before is not None and before.generation == stored.generation and of_file is self._of_file:
+            return before
+        if self._file is None:
+            return stored
+        version = before.file_version if before else 0
+        self._of_file, is_same = of_file, of_file is self._of_file
+        return stored.with_file(of_file, version if is_same and version else version + 1)
 
     # --- users --------------------------------------------------------------------------------------------------------
 
@@ -57,22 +73,30 @@ class Users:
 
     async def set_password(self, name: str, password: str) -> None:
         """Raises USER_UNKNOWN, PASSWORD_INVALID."""
+        await self._check_stored(name)
         await self._change(_known, queries.set_password, name, Passwords().hash(password))
 
     async def set_disabled(self, name: str, *, disabled: bool) -> None:
         """Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left to administrate."""
+        await self._check_stored(name)
         await self._change(_set_disabled, name, disabled=disabled)
 
     async def remove(self, name: str) -> None:
         """With all grants. Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left."""
+        await self._check_stored(name)
         await self._change(_remove, name)
+
+    async def _check_stored(self, name: str) -> None:
+        user = (await self.directory()).users.get(name)
+        if self._file and user and user.is_from_file:
+            raise UserUnknown(f"{name} is a user of the htpasswd file: change or remove the line in {self._file.path}")
 
     # --- groups and grants --------------------------------------------------------------------------------------------
 
     async def add_to_group(self, group: str, name: str) -> None:
         """Raises USER_NAME_INVALID, USER_UNKNOWN."""
         _check_name(group)
-        await self._change(_join, group, name)
+        await self._change(_join, group, name, self._file.users if self._file else {})
 
     async def remove_from_group(self, group: str, name: str) -> None:
         """Raises USER_UNKNOWN."""
@@ -80,7 +104,7 @@ class Users:
 
     async def grant(self, subject: str, pattern: Pattern, actions: frozenset[str]) -> None:
         """In place of what the subject had for that pattern. Raises USER_UNKNOWN, GRANT_INVALID."""
-        await self._change(_grant, Grant(subject, pattern, actions))
+        await self._change(_grant, Grant(subject, pattern, actions), self._file.users if self._file else None)
 
     async def revoke(self, subject: str, pattern: Pattern) -> None:
         """Raises USER_UNKNOWN when there is no such grant."""
@@ -95,7 +119,7 @@ class Users:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or name == ANONYMOUS:
+    if not NAME.fullmatch(name) or name == ANONYMOUS:
         raise UserNameInvalid(
             f"{shown(name)} cannot be a name: use at most 64 letters, digits, '.', '_' and '-', beginning with a letter"
             " or a digit"
@@ -128,14 +152,16 @@ def _keep_an_administrator(connection: Connection, name: str) -> None:
         raise AdministratorMissing(f"{name} is the last administrator: make another one first")
 
 
-def _join(connection: Connection, group: str, name: str) -> None:
-    if name not in queries.directory(connection).users:
+def _join(connection: Connection, group: str, name: str, of_file: Mapping[str, User]) -> None:
+    if name not in of_file and name not in queries.directory(connection).users:
         raise UserUnknown(f"there is no user {name}")
     queries.add_member(connection, group, name)
 
 
-def _grant(connection: Connection, grant: Grant) -> None:
+def _grant(connection: Connection, grant: Grant, of_file: Mapping[str, User] | None) -> None:
     directory = queries.directory(connection)
+    if of_file is not None:
+        directory = directory.with_file(of_file, 1)
     if directory.is_open:
         raise GrantInvalid("there are no users, and everybody may do everything: `charthouse init` closes the registry")
     group = grant.subject.removeprefix("@")

@@ -112,6 +112,7 @@ def list_users(data: DataOption = None, database: DatabaseOption = None, config:
     for each in directory.users.values():
         words = [each.name, *(["administrator"] if each.is_administrator else [])]
         words += ["disabled"] if each.is_disabled else []
+        words += ["htpasswd"] if each.is_from_file else []
         words += [f"@{group}" for group, members in sorted(directory.groups.items()) if each.name in members]
         typer.echo("  ".join(words))
     if directory.is_open:
