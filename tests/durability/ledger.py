@@ -44,6 +44,17 @@ class Ledger:
         self._lock = threading.Lock()
         self._unchecked: set[Held] = set()
 
+    def __deepcopy__(self, memo: object) -> "Ledger":
+        with self._lock:
+            copied = Ledger(
+                {tagged: set(may) for tagged, may in self.tags.items()},
+                {held: set(may) for held, may in self.manifests.items()},
+                dict(self.images),
+                Counter(self.counts),
+            )
+            copied._unchecked = set(self._unchecked)
+            return copied
+
     def begin_push(self, repository: str, image: Image, tag: str | None) -> None:
         with self._lock:
             self.images[image.digest] = image

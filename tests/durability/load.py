@@ -157,6 +157,7 @@ class Running:
         self._port = port
         self._is_over = threading.Event()
         self._done = 0
+        self._goals: dict[int, Callable[[], None]] = {}
         workers = [
             *((load._pusher, each) for each in load._pushers),
             *((load._deleter, each) for each in load._deleters),
@@ -176,14 +177,17 @@ class Running:
                     continue
                 with self._load._progress:
                     self._done += is_done
+                    if then := self._goals.pop(self._done, None):
+                        then()
                     self._load._progress.notify_all()
         finally:
             client.close()
 
-    def wait_for(self, steps: int) -> None:
-        """Until so many more of them were acknowledged, or one was refused."""
+    def wait_for(self, steps: int, then: Callable[[], None] | None = None) -> None:
+        """Until so many more of them were acknowledged, or one was refused. Whoever got the last does `then`."""
         with self._load._progress:
             goal = self._done + steps
+            self._goals = {goal: then} if then else {}
             reached = self._load._progress.wait_for(lambda: self._done >= goal or self._failed(), PATIENCE)
         assert reached, f"{goal - self._done} of {steps} steps are still to come after {PATIENCE} s"
 

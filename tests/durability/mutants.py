@@ -1,5 +1,16 @@
 """Registries with a fault on purpose, to show that the tests of durability find it."""
 
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from charthouse.blobs.filesystem import FilesystemStore
+from charthouse.core import Registry
+from charthouse.database.sqlite import Writer
+from charthouse.names import Digest
+
 
 def apply(name: str) -> None:
     """Changes the registry of this process."""
@@ -7,4 +18,63 @@ def apply(name: str) -> None:
         MUTANTS[name]()
 
 
-MUTANTS = {}
+def without_the_file_fsync() -> None:
+    sync = FilesystemStore.sync
+
+    def sync_folders_only(self: FilesystemStore, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            sync(self, descriptor)
+
+    FilesystemStore.sync = sync_folders_only  # type: ignore[method-assign]
+
+
+def without_the_folder_fsync() -> None:
+    FilesystemStore.sync_folder = lambda *_: None  # type: ignore[method-assign]
+
+
+def answers_before_commit() -> None:
+    together = Writer._together
+
+    def answer_first(self: Writer, batch: list[Any], *, apart: bool = False) -> list[Any]:
+        """What is refused goes the right way."""
+        self._raw.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [self._plain(write) for write in batch]
+        except Exception:  # noqa: BLE001 - whatever it is, it is found again
+            self._raw.execute("ROLLBACK")
+            return together(self, batch, apart=apart)
+        self._answer(outcomes)
+        self._raw.execute("COMMIT")
+        return outcomes
+
+    Writer._together = answer_first  # type: ignore[method-assign]
+
+
+def names_before_the_rename() -> None:
+    """The row is committed, then the file comes to its place; the answer waits for both."""
+    name_file = Registry._name_file
+    waiting: dict[str, Path | str] = {}
+
+    def place_later(self: FilesystemStore, path: Path | str, digest: Digest) -> str:
+        key = f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{self._unique()}"
+        (self._blobs / key).parent.mkdir(exist_ok=True)
+        waiting[str(self._blobs / key)] = path
+        return key
+
+    async def name_first(self: Registry, *arguments: Any, **options: Any) -> bool:
+        added = await name_file(self, *arguments, **options)
+        while waiting:
+            target, path = waiting.popitem()
+            os.rename(path, target)  # noqa: PTH104 - no method of a path in a coroutine
+        return added
+
+    FilesystemStore.place = place_later  # type: ignore[method-assign]
+    Registry._name_file = name_first  # type: ignore[method-assign]
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "without the file fsync": without_the_file_fsync,
+    "without the folder fsync": without_the_folder_fsync,
+    "answers before COMMIT": answers_before_commit,
+    "names before the rename": names_before_the_rename,
+}

@@ -19,6 +19,7 @@ from typing import Any
 
 from charthouse import clocks
 from charthouse.app import create_app
+from charthouse.blobs import filesystem
 from charthouse.processes import Application
 from charthouse.server import serve
 from charthouse.settings import Settings, load
@@ -28,6 +29,7 @@ from durability.ledger import Ledger
 
 TESTS = Path(__file__).parents[1]
 MUTANT, CLOCK = "DURABILITY_MUTANT", "DURABILITY_CLOCK"
+ONE_THREAD = "DURABILITY_ONE_THREAD"  # for the blobs: then each thread does the same calls each time
 _OFFSET = struct.Struct("<d")
 PATIENCE = 60  # seconds
 
@@ -38,6 +40,8 @@ PATIENCE = 60  # seconds
 def build(settings: Settings) -> Application:
     """In each worker anew: they inherit the environment."""
     mutants.apply(os.environ.get(MUTANT, ""))
+    if ONE_THREAD in os.environ:
+        filesystem.THREADS = 1
     file = os.environ.get(CLOCK)
     return create_app(settings, clock=_moved_by(Path(file)) if file else time.time, steady=clocks.steady)
 
@@ -54,9 +58,11 @@ def main(flags: str) -> int:
 
 
 class Server:
-    """`database` is "" for SQLite; `under` is a command that the server is started with, as strace."""
+    """`database` is "" for SQLite; `clock` is a file that `set_clock` writes."""
 
-    def __init__(self, folder: Path, *, database: str = "", clock: Path | None = None, **flags: Any) -> None:
+    def __init__(
+        self, folder: Path, *, database: str = "", clock: Path | None = None, one_thread: bool = False, **flags: Any
+    ) -> None:
         self.data = folder / "data"
         self.database = database
         self.port = 0
@@ -65,6 +71,8 @@ class Server:
         self._environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         if clock:
             self._environment[CLOCK] = str(clock)
+        if one_thread:
+            self._environment[ONE_THREAD] = "1"
         self._process: subprocess.Popen[str] | None = None
 
     @property

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from charthouse.settings import FIELDS
-from durability.ledger import Ledger
 from durability.load import Load
+from durability.report import said, tell
 from durability.server import Server
 from durability.sizes import Size
 from durability.stored import look
@@ -59,11 +59,3 @@ def kill_once(server: Server, load: Load, dice: random.Random) -> None:
     else:
         server.start()
     running.stop()
-
-
-def said(ledger: Ledger) -> str:
-    return " ".join(f"{number} {what}," for what, number in sorted(ledger.counts.items()))
-
-
-def tell(when: str, ledger: Ledger, lost: list[str]) -> str:
-    return "\n".join([f"{when}: {said(ledger)}", *lost[:20]])
