@@ -18,6 +18,8 @@ from charthouse.settings import Settings, load
 from support import postgres
 from support.process import Running, stop
 
+pytest_plugins = ("support.unhandled",)
+
 DATABASES = ("sqlite", "postgres")
 STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded
 DID = "did"  # the property of a test that says what it did, in numbers

@@ -163,6 +163,7 @@ async def test_the_readme_is_found_as_helm_show_finds_it(app, remote, name):
 # Bounded
 
 
+@pytest.mark.provokes("does not start")
 async def test_a_helper_that_does_not_start_is_a_503_that_says_so(app, remote, monkeypatch: pytest.MonkeyPatch):
     def missing(*_: object, **__: object) -> None:
         raise HelperMissing("python -m charthouse.helm.isolation does not start")
@@ -353,6 +354,7 @@ def test_what_is_read_apart_is_what_a_thread_reads():
         apart.close()
 
 
+@pytest.mark.provokes("there is no blob")
 async def test_a_registry_that_ends_just_after_a_push_ends(settings, clock):
     """Whatever the reader is about at that moment: again and again, a moment later each time."""
     for moment in range(12):

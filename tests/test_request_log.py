@@ -139,6 +139,7 @@ def test_long_values_are_cut(app: Starlette):
     assert len(stream.lines[0]) < 1000
 
 
+@pytest.mark.provokes("a fault of our own")
 @pytest.mark.parametrize("path", ["/boom", "/v2/boom"])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_an_exception_is_logged_once_and_answered_with_the_request_id(app: Starlette, path: str, terminal: bool):
@@ -155,6 +156,7 @@ def test_an_exception_is_logged_once_and_answered_with_the_request_id(app: Starl
     assert text.count(request_id) == 2  # in the error's line and in the request's
 
 
+@pytest.mark.provokes("a fault of our own")
 def test_an_exception_after_the_answer_has_begun_adds_nothing_to_it():
     sent: list[Any] = []
 

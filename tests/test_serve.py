@@ -244,6 +244,7 @@ def test_a_worker_that_was_killed_is_replaced(start: Callable[..., Running]):
 # The log
 
 
+@pytest.mark.provokes("a fault of our own")
 def test_a_request_is_one_line_and_what_went_wrong_has_the_same_id(start: Callable[..., Running]):
     server = start().wait_until_ready()
     answer = json.loads(server.get("/boom?secret=1"))

@@ -323,6 +323,7 @@ def test_when_a_write_to_the_log_fails_answers_and_rows_agree(tmp_path: Path, fa
     assert len({line[1] for line in lines}) > 2  # batches that failed in whole, in part and not at all
 
 
+@pytest.mark.provokes("disk I/O error")
 def test_after_a_failed_fsync_nothing_is_written_any_more(tmp_path: Path):
     path = tmp_path / "notes.db"
     inject = ["fdatasync:error=EIO:when=12", "fsync:error=EIO:when=12"]

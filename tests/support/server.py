@@ -22,6 +22,7 @@ from charthouse.core import Caller
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import RepositoryName, Tag
 from charthouse.settings import PREFIX, Settings, load
+from support.unhandled import look_through
 
 READY = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)\n")
 BLOBS = {
@@ -110,6 +111,7 @@ def serving(folder: Path, *flags: str, database: str = "", authority: Path | Non
             finally:
                 status = _stop(process)
                 rest.join()
+                look_through(log.read_bytes())
     assert status == 0, f"the server ended with {status}: {log.read_text()}"
 
 
