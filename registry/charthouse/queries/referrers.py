@@ -10,7 +10,8 @@ from charthouse.queries.rows import Referrer, escaped
 # With the children of the index at the tag sha256-<hex>: so clients keep referrers where this endpoint is missing.
 # CROSS JOIN, because SQLite keeps its order: a look for each of them, not at every manifest of the repository.
 _REFERRERS = text("""
-    SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations_size,
+    SELECT m.digest, m.media_type, m.size, m.annotations_size,
+        CASE WHEN m.annotations_size <= :share THEN m.artifact_type END,
         CASE WHEN m.annotations_size <= :share THEN m.annotations END
     FROM (
         SELECT digest FROM manifests WHERE repository_id = :repository_id AND subject = :subject
@@ -21,7 +22,8 @@ _REFERRERS = text("""
     WHERE m.repository_id = :repository_id AND m.digest = found.digest
     AND m.digest > :last AND (:any_type = 1 OR m.artifact_type = :artifact_type)
     ORDER BY m.digest LIMIT :limit""")
-_ANNOTATIONS = text("SELECT annotations FROM manifests WHERE repository_id = :repository_id AND digest = :digest")
+_LARGE = text("""
+    SELECT artifact_type, annotations FROM manifests WHERE repository_id = :repository_id AND digest = :digest""")
 
 
 def list_referrers(
@@ -33,9 +35,10 @@ def list_referrers(
     limit: int,
     size: int,
 ) -> tuple[list[Referrer], bool]:
-    """At most `limit` after the digest `last`, with at most `size` bytes of annotations; whether there are more.
+    """At most `limit` after the digest `last`, and whether there are more.
 
-    One has no limit of its own: those above their share are read apart, once it is known that they fit.
+    Of types and annotations there are at most `size` bytes. Neither has a limit of its own: those above their share are
+    read apart, once it is known that they fit.
     """
     parameters = {
         "repository_id": repository_id(connection, repository),
@@ -51,13 +54,12 @@ def list_referrers(
         return [], False
     rows = connection.execute(_REFERRERS, parameters).all()
     listed: list[Referrer] = []
-    for digest, media_type, length, kind, annotations_size, annotations in rows[:limit]:
+    for digest, media_type, length, annotations_size, kind, annotations in rows[:limit]:
         size -= annotations_size
         if listed and size < 0:
             break
+        described = (kind, annotations)
         if annotations is None:
-            found = connection.execute(_ANNOTATIONS, parameters | {"digest": digest})
-            listed.append(Referrer(digest, media_type, length, kind, found.scalar_one()))
-        else:
-            listed.append(Referrer(digest, media_type, length, kind, annotations))
+            described = connection.execute(_LARGE, parameters | {"digest": digest}).first()
+        listed.append(Referrer(digest, media_type, length, *described))
     return listed, len(listed) < len(rows)
