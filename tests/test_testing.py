@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,29 @@ def python(code: str, *arguments: object) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def sign_in(registry: Registry) -> dict[str, str]:
+    """The header that shows a token, where one is needed."""
+    if not registry.username:
+        return {}
+    asked = f"http://{registry.host}/token?service=charthouse&scope=repository:app:pull"
+    with urllib.request.urlopen(urllib.request.Request(asked, headers=basic(registry))) as answer:
+        return {"Authorization": f"Bearer {json.load(answer)['token']}"}
+
+
+def basic(registry: Registry) -> dict[str, str]:
+    credentials = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+    return {"Authorization": f"Basic {credentials}"}
+
+
+def tags(registry: Registry) -> list[str]:
+    """As a client reads them: through TLS where there is TLS."""
+    context = ssl.create_default_context(cafile=registry.ca_file) if registry.speaks_tls else None
+    request = urllib.request.Request(f"{registry.url}/v2/app/tags/list", headers=sign_in(registry))
+    with urllib.request.urlopen(request, context=context) as answer:
+        found: list[str] = json.load(answer)["tags"]
+        return found
 
 
 def descriptors() -> int:
@@ -214,6 +238,50 @@ def test_with_tls_it_answers_both_on_one_port() -> None:
         assert registry.ca_file
 
 
+def test_with_mtls_clients_have_to_show_a_certificate_of_its_own_authority() -> None:
+    with Registry(mtls=True) as registry, Registry(mtls=True) as other:
+
+        def get_with(shown: Registry | None) -> bytes:
+            context = ssl.create_default_context(cafile=registry.ca_file)
+            if shown is not None:
+                context.load_cert_chain(shown.client_cert_file, shown.client_key_file)
+            with (
+                socket.create_connection(("127.0.0.1", registry.port)) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                secure.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return b"".join(iter(lambda: secure.recv(65536), b""))
+
+        assert get_with(registry).endswith(b"\r\n\r\n{}")
+        for shown in (None, other):
+            with pytest.raises(OSError, match=r"(?i)certificate.required|unknown.ca|decrypt.error|reset|EOF"):
+                get_with(shown)
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            get(f"http://{registry.host}/v2/")
+        assert [request.status for request in registry.requests] == [200]
+    with Registry(tls=True) as registry, pytest.raises(RuntimeError, match="give mtls=True"):
+        assert registry.client_key_file
+
+
+def test_a_registry_that_knows_basic_alone_challenges_with_it_and_gives_no_tokens() -> None:
+    with Registry(auth="bearer") as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        token = sign_in(registry)
+    with Registry(auth="basic") as registry:
+        registry.push(make_chart("app", "1.0.0"))
+        where = f"{registry.url}/v2/app/tags/list"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            sign_in(registry)
+        for headers in ({}, token):
+            with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+                urllib.request.urlopen(urllib.request.Request(where, headers=headers))
+            assert refused.value.headers["www-authenticate"] == 'Basic realm="Registry"'
+            refused.value.close()
+        with urllib.request.urlopen(urllib.request.Request(where, headers=basic(registry))) as answer:
+            assert json.load(answer)["tags"] == ["1.0.0"]
+        assert registry.requests[-1].user == registry.username
+
+
 def test_broken_charts_are_stored_on_purpose() -> None:
     broken = make_chart("app", "1.0.0", apiVersion="v9")
     with Registry() as registry, pytest.raises(RegistryError):
@@ -273,15 +341,18 @@ def test_requests_under_way_end_with_it() -> None:
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
-def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptors() -> None:
+@pytest.mark.parametrize("words", [{}, {"auth": "bearer", "tls": True}], ids=["open", "closed, with TLS"])
+def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptors(words: dict[str, Any]) -> None:
     """And nothing of them is left."""
+    with Registry(**words) as first:  # what a process makes once, such as the user's password, is no registry's cost
+        sign_in(first)
     before, others = descriptors(), threading.active_count()
     with contextlib.ExitStack() as alive:
-        registries = [alive.enter_context(Registry()) for _ in range(ALIVE)]
+        registries = [alive.enter_context(Registry(**words)) for _ in range(ALIVE)]
         folders = [registry._settings.data for registry in registries]
         for registry in registries:
             registry.push(make_chart("app", "1.0.0"))
-            assert get(f"{registry.url}/v2/app/tags/list")
+            assert tags(registry) == ["1.0.0"]
         assert len({registry.url for registry in registries}) == ALIVE
         assert threads() <= threading.active_count() - others + 1 <= 10
         assert descriptors() - before <= 600

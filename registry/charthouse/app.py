@@ -47,7 +47,7 @@ def create_app(
         step_limit=step_limit,
         threads=threads,
     )
-    return Application(settings, opens)
+    return Application(settings, opens, threads)
 
 
 class Application:
@@ -59,13 +59,18 @@ class Application:
 
     registry: Registry  # there once it has started
 
-    def __init__(self, settings: Settings, open_registry: Callable[[], Awaitable[Registry]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_registry: Callable[[], Awaitable[Registry]],
+        threads: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._open_registry = open_registry
         self._is_ephemeral = settings.ephemeral
         origins = Origins(settings.public_url)
         self._api = create_api()
         self._cache = PullCache(self._api, settings.pull_cache)
-        self._guard = Guard(self._cache if settings.pull_cache else self._api, self._api, origins)
+        self._guard = Guard(self._cache if settings.pull_cache else self._api, self._api, origins, threads)
         self._pages = Pages(origins, self._guard)
         self._app = _addressed(AtV2(self._pages, api=self._guard), settings)
 

@@ -42,6 +42,14 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientFiles:
+    """What a client shows where that is demanded, in two files as clients want them."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
@@ -82,6 +90,21 @@ def self_signed(folder: Path, names: Iterable[str], now: float) -> Files:
     return files
 
 
+def client_files(folder: Path, now: float) -> ClientFiles:
+    """A certificate for a client, signed by the authority in `folder`. Raises OSError."""
+    time = dt.datetime.fromtimestamp(now, dt.UTC)
+    pair = _issue(
+        _authority(folder / "ca.pem", folder / "ca.key", time),
+        "Charthouse client",
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        time,
+    )
+    files = ClientFiles(folder / "client.pem", folder / "client.key")
+    _write(files.certificate, pair.pem_of_certificate, 0o644)
+    _write(files.key, pair.pem_of_key, 0o600)
+    return files
+
+
 def _authority(certificate: Path, key: Path, now: dt.datetime) -> _Pair:
     with contextlib.suppress(FileNotFoundError, ValueError):
         pair = _Pair.parse(key.read_bytes(), certificate.read_bytes())
@@ -118,18 +141,24 @@ def _new_authority(now: dt.datetime) -> _Pair:
 
 
 def _server(authority: _Pair, names: Sequence[x509.GeneralName], now: dt.datetime) -> _Pair:
+    return _issue(authority, "Charthouse", ExtendedKeyUsageOID.SERVER_AUTH, now, names)
+
+
+def _issue(
+    authority: _Pair, name: str, use: x509.ObjectIdentifier, now: dt.datetime, names: Sequence[x509.GeneralName] = ()
+) -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
-    certificate = (
-        _builder(_name("Charthouse"), authority.certificate.subject, key.public_key(), now, SERVER_LIFE)
+    builder = (
+        _builder(_name(name), authority.certificate.subject, key.public_key(), now, SERVER_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         .add_extension(issuer, critical=False)
-        .sign(authority.key, SHA256())
     )
-    return _Pair(key, certificate)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return _Pair(key, builder.sign(authority.key, SHA256()))
 
 
 def _builder(

@@ -49,6 +49,10 @@ PLAIN_HINT = (
     " --plain-http=false for localhost, regctl --tls enabled), and use https:// in URLs"
 )
 TRUST_HINT = "a client does not trust the certificate (%s): give helm or oras --ca-file %s, or name it in SSL_CERT_FILE"
+CLIENT_HINT = (
+    "a client showed no certificate of this registry's authority (%s): give helm or oras --cert-file and --key-file,"
+    " curl --cert and --key"
+)
 FAILURE_HINT = "a client's TLS failed: %s"
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -176,7 +180,9 @@ class Protocol(HttpToolsProtocol):
 
     def _tls_failed(self, tls: Tls, error: ssl.SSLError) -> None:
         reason, now = error.reason or "no reason given", self.loop.time()
-        if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason:  # what OpenSSL's clients say, and Go's
+        if tls.clients and reason in ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"):
+            self.server_state.hint(now, CLIENT_HINT, reason)
+        elif "UNKNOWN_CA" in reason or "CERTIFICATE" in reason:  # what OpenSSL's clients say, and Go's
             self.server_state.hint(now, TRUST_HINT, reason, tls.authority or "with the certificate's authority")
         else:
             self.server_state.hint(now, FAILURE_HINT, reason)

@@ -41,6 +41,7 @@ class Tls:
         """`authority` is what clients have to be told to trust. Raises SettingsError."""
         self.authority = authority
         self.plain_on_loopback = plain_on_loopback
+        self.clients: Path | None = None  # the authority whose certificates clients have to show
         self._files = (certificate, key)
         self._renew = renew
         self._clock = clock
@@ -64,6 +65,13 @@ class Tls:
             clock=clock,
         )
 
+    def demanding(self, clients: Path) -> Self:
+        """Every client has to show a certificate of that authority from now on, and none speaks plain HTTP."""
+        self.clients = clients
+        self.plain_on_loopback = False
+        self.context = self._load()
+        return self
+
     def refresh(self) -> None:
         """Called every second: takes what has changed. The two files may be written one after the other, so they have
         to be as they were a second ago."""
@@ -85,11 +93,18 @@ class Tls:
 
     def _reload(self) -> None:
         try:
-            self.context = load_context(*self._files)
+            self.context = self._load()
         except SettingsError as error:
             log.error("%s; the certificate before it stays", error)  # noqa: TRY400 - a person's fault, not ours
         else:
             log.info("new connections get the certificate that is now in %s", self._files[0])
+
+    def _load(self) -> ssl.SSLContext:
+        context = load_context(*self._files)
+        if self.clients is not None:
+            context.load_verify_locations(self.clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def _stamp(self) -> _Stamp:
         return tuple(map(_stamp, self._files))

@@ -5,6 +5,7 @@ has not said who he is, 403 for everybody else.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -55,8 +56,9 @@ class Guard:
 
     registry: Registry
 
-    def __init__(self, app: Layer, api: Api, origins: Origins) -> None:
+    def __init__(self, app: Layer, api: Api, origins: Origins, threads: ThreadPoolExecutor | None = None) -> None:
         self._app = app
+        self._threads = threads
         self._api = api
         self._origins = origins
         self._known: tuple[Directory, dict[str, Rights]] = (Directory(), {})
@@ -191,7 +193,7 @@ class Guard:
 
     @cached_property
     def _sign_in(self) -> SignIn:
-        return SignIn(self.registry)
+        return SignIn(self.registry, self._threads)
 
     def close(self) -> None:
         self._sign_in.close()

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from charthouse.auth.access import Directory
@@ -28,8 +29,9 @@ WRONG = "the user name or the password is not right"
 class Basic:
     """A user's name and password with each request (RFC 7617): hashed once, and then known by a hash of our own."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, threads: ThreadPoolExecutor | None = None) -> None:
         self._clock = clock
+        self._threads = threads
         self._passwords: Passwords | None = None
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, tuple[str, tuple[int, int]]] = OrderedDict()  # who it was, at which version
@@ -77,7 +79,7 @@ class Basic:
             self._passwords.close()
 
     def _door(self) -> Passwords:
-        self._passwords = self._passwords or Passwords()
+        self._passwords = self._passwords or Passwords(self._threads)
         return self._passwords
 
     def _hold_back(self, name: str, address: str) -> None:

@@ -19,9 +19,9 @@ QUEUE_LIMIT = 64  # logins that wait to be hashed
 
 
 class Passwords:
-    """Threads start with the first password."""
+    """Threads start with the first password; those that are given are shared, and stay when this is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: ThreadPoolExecutor | None = None) -> None:
         from passlib.context import CryptContext  # 60 ms that an open registry does without
 
         self._context = CryptContext(
@@ -32,7 +32,8 @@ class Passwords:
             argon2__time_cost=2,
             argon2__parallelism=1,
         )
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="charthouse-passwords")
+        self._own = None if threads else ThreadPoolExecutor(os.cpu_count() or 1, "charthouse-passwords")
+        self._threads = threads or self._own
         self._waiting = 0
         self._nobodys = ""  # a hash that no password has, made when first needed
 
@@ -66,7 +67,8 @@ class Passwords:
         return matches and hashed is not None
 
     def close(self) -> None:
-        self._threads.shutdown()
+        if self._own:
+            self._own.shutdown()
 
 
 def _normal(password: str) -> bytes:

@@ -1,5 +1,6 @@
 """Who a request shows: by a password, an API token, a login that lasts, or an access token."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from charthouse.auth import issued, logins
@@ -32,9 +33,10 @@ NOBODY = Identity()
 
 
 class SignIn:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, threads: ThreadPoolExecutor | None = None) -> None:
+        """`threads` are those that passwords are hashed in, if not its own."""
         self._registry = registry
-        self._basic = Basic()
+        self._basic = Basic(threads=threads)
 
     def known(self, header: str | None, directory: Directory) -> Identity | None:
         """Without waiting: whoever was seen before, and nobody. None is for all others."""

@@ -13,9 +13,12 @@ family = typer.Typer()
 @family.command(name="exec", context_settings={"allow_interspersed_args": False})
 def execute(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with its own words.")],
-    auth: Annotated[str, typer.Option("--auth", help="none, basic or bearer: clients have to sign in.")] = "none",
+    auth: Annotated[
+        str, typer.Option("--auth", help="none, basic or bearer: clients have to sign in; bearer gives tokens.")
+    ] = "none",
     anonymous_pull: Annotated[bool, typer.Option("--anonymous-pull", help="With --auth: pulls need no user.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, and plain HTTP on the same port.")] = False,
+    mtls: Annotated[bool, typer.Option("--mtls", help="Speak TLS, to clients that show a certificate.")] = False,
     seed: Annotated[Path | None, typer.Option("--seed", help="Folder whose charts it has.")] = None,
     policy: Annotated[str, setting_option("policy")] = "oci",
     versions: Annotated[str, setting_option("versions")] = "mutable",
@@ -30,7 +33,8 @@ def execute(
     """Run a command with a registry for tests of its own.
 
     The command finds it by CHART_REGISTRY_HOST, CHART_REGISTRY_URL, CHART_REGISTRY_USERNAME, CHART_REGISTRY_PASSWORD,
-    CHART_REGISTRY_CA_FILE and CHART_REGISTRY_CONTROL_TOKEN; Helm and Docker are configured for it.
+    CHART_REGISTRY_CA_FILE, CHART_REGISTRY_CLIENT_CERT_FILE, CHART_REGISTRY_CLIENT_KEY_FILE and
+    CHART_REGISTRY_CONTROL_TOKEN; Helm and Docker are configured for it.
 
     Examples:
 
@@ -48,6 +52,7 @@ def execute(
         auth=auth,
         anonymous_pull=anonymous_pull,
         tls=tls,
+        mtls=mtls,
         policy=policy,
         versions=versions,
         san=san or (),

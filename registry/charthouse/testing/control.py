@@ -28,9 +28,13 @@ class Model(BaseModel):
 class NewRegistry(Model):
     """What is not given is as in every registry for tests: policy `oci`, versions mutable, plain HTTP on loopback."""
 
-    auth: Literal["none", "basic", "bearer"] = Field(default="none", description="Whether clients have to sign in.")
+    auth: Literal["none", "basic", "bearer"] = Field(
+        default="none",
+        description="Whether clients have to sign in; with bearer there are tokens, and Basic counts too.",
+    )
     anonymous_pull: bool = Field(default=False, description="With auth: pulls need no user.")
     tls: bool = False
+    mtls: bool = Field(default=False, description="TLS, for clients that show a certificate of its own authority.")
     policy: Literal["oci", "charts"] = "oci"
     versions: Literal["mutable", "immutable", "releases-immutable"] = "mutable"
     rules: Literal["on", "off"] = Field(default="on", description="off stores broken charts too.")

@@ -5,6 +5,7 @@ What it answers is in `control.py`, which is imported for the first request of t
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -74,7 +75,8 @@ class _Front:
 
 @dataclass(slots=True)
 class StartedRegistry:
-    """`id` ends it, and `ca` is what is in `ca_file`, for other machines. What does not apply is empty."""
+    """`id` ends it. `ca`, `client_cert` and `client_key` are what is in the files, for other machines. What does not
+    apply is empty."""
 
     id: str
     host: str
@@ -83,6 +85,10 @@ class StartedRegistry:
     password: str = ""
     ca_file: str = ""
     ca: str = ""
+    client_cert_file: str = ""
+    client_cert: str = ""
+    client_key_file: str = ""
+    client_key: str = ""
 
 
 def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
@@ -98,5 +104,13 @@ def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
         found.host = f"{known_as}:{registry.port}"
         found.url = f"{registry.scheme}://{found.host}"
     if registry.speaks_tls:
-        found.ca_file, found.ca = str(registry.ca_file), registry.ca_file.read_text()
+        found.ca_file, found.ca = _file(registry.ca_file)
+    if registry.demands_certificates:
+        found.client_cert_file, found.client_cert = _file(registry.client_cert_file)
+        found.client_key_file, found.client_key = _file(registry.client_key_file)
     return found
+
+
+def _file(path: Path) -> tuple[str, str]:
+    """Its name, and what is in it."""
+    return str(path), path.read_text()

@@ -27,6 +27,7 @@ from charthouse.queries import Chart
 from charthouse.request_log import LineWriter, RequestLog
 from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, switch, words
 from charthouse.testing import shared
+from charthouse.testing.basic import BasicAlone
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
 from charthouse.testing.faults import Faults
@@ -35,6 +36,7 @@ from charthouse.testing.shared import Shared, User
 from charthouse.tls import Tls, open_tls
 
 if TYPE_CHECKING:
+    from charthouse.certificates import ClientFiles
     from charthouse.testing.rules import Rule
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ Front = Callable[[Layer, "Registry"], Layer]
 
 DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
 PAGE = 1000
-AUTH = ("none", "basic", "bearer")  # the last two are one: it challenges with Bearer, and takes Basic too
+AUTH = ("none", "basic", "bearer")  # bearer takes Basic too, as Charthouse itself does; basic knows no tokens
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
 
 Pushable = ChartArchive | bytes | str | os.PathLike[str] | Mapping[str, Any]
@@ -62,8 +64,9 @@ class Registry:
 
     `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
     `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a certificate for
-    those and for this machine's, and answers plain HTTP on the same port. With `auth="bearer"` clients sign in as
-    `username`, who may do everything; with `anonymous_pull` they need not for pulls.
+    those and for this machine's, and answers plain HTTP on the same port; with `mtls` clients have to show one too, and
+    plain HTTP is refused. With `auth="bearer"` clients sign in as `username`, who may do everything, and have tokens;
+    with `auth="basic"` there are none; with `anonymous_pull` pulls need neither.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Registry:
         auth: str = "none",
         anonymous_pull: bool | str = False,
         tls: bool | str = False,
+        mtls: bool | str = False,
         san: str | Sequence[str] = (),
         personality: str | None = None,
         front: Front | None = None,
@@ -83,14 +87,17 @@ class Registry:
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
         self._san = words(san)
         self._user = _user(auth)
+        self._has_tokens = auth != "basic"
         self._is_readable = switch(anonymous_pull)
         self._given = _named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
-        self.speaks_tls = switch(tls) or self._given.tls != "off"
+        self.demands_certificates = switch(mtls)
+        self.speaks_tls = switch(tls) or self.demands_certificates or self._given.tls != "off"
         self._front = front
         self._personality = _find(personality)
         self._shared: Shared | None = None
         self.state = State()
         self._site: _Site | None = None
+        self._client: ClientFiles | None = None
         self._kept = ExitStack()  # what outlives a reset
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -178,6 +185,21 @@ class Registry:
         if self.state.tls is None or self.state.tls.authority is None:
             raise RuntimeError("the registry speaks plain HTTP: give tls=True")
         return self.state.tls.authority
+
+    @property
+    def client_cert_file(self) -> Path:
+        """The certificate that clients show, in PEM."""
+        return self._pair.certificate
+
+    @property
+    def client_key_file(self) -> Path:
+        return self._pair.key
+
+    @property
+    def _pair(self) -> "ClientFiles":
+        if self._client is None:
+            raise RuntimeError("the registry demands no certificate of its clients: give mtls=True")
+        return self._client
 
     @property
     def scheme(self) -> str:
@@ -313,7 +335,16 @@ class Registry:
         folder = process.home.new_folder()
         self._kept.callback(shutil.rmtree, folder)
         names = (*self._given.host_name, *self._san)
-        return open_tls(dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=names))
+        given = dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=names)
+        if not self.demands_certificates:
+            return open_tls(given)
+        from charthouse.certificates import client_files  # as for every certificate, only where there is one
+
+        made = open_tls(given)
+        assert made is not None  # noqa: S101 - as it was given
+        assert made.authority is not None  # noqa: S101 - likewise
+        self._client = client_files(made.authority.parent, self.clock())
+        return made.demanding(made.authority)
 
     async def _end(self) -> None:
         for server in self._servers:
@@ -335,7 +366,8 @@ class Registry:
         await before.close()
 
     async def _open(self, process: Shared) -> "_Site":
-        site = await _open(self._given, self._user, self.clock, process, self._told)
+        front = (lambda app: app) if self._has_tokens else BasicAlone
+        site = await _open(self._given, self._user, self.clock, process, self._told, front)
         if self._user and self._is_readable:
             await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
         site.faults.add(self._personality)
@@ -373,7 +405,12 @@ class _Site:
 
 
 async def _open(
-    given: Settings, user: User | None, clock: MovableClock, process: Shared, told: Callable[[Request], None]
+    given: Settings,
+    user: User | None,
+    clock: MovableClock,
+    process: Shared,
+    told: Callable[[Request], None],
+    front: Callable[[Layer], Layer],
 ) -> _Site:
     async with AsyncExitStack() as opened:
         folder = process.home.new_folder()
@@ -382,7 +419,7 @@ async def _open(
         settings = dataclasses.replace(given, data=folder)
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())
-        faults = Faults(app, clock)
+        faults = Faults(front(app), clock)
         records = Records(faults, clock, told)
         layers = RequestLog(records, lines=_NoLines(), clock=clock)
         return _Site(settings, registry, records, faults, layers, opened.pop_all())

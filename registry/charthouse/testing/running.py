@@ -97,6 +97,8 @@ def environment(registry: Registry, token: str, folder: Path) -> dict[str, str]:
         "USERNAME": found.username,
         "PASSWORD": found.password,
         "CA_FILE": found.ca_file,
+        "CLIENT_CERT_FILE": found.client_cert_file,
+        "CLIENT_KEY_FILE": found.client_key_file,
         "CONTROL_TOKEN": token,
     }
     environ = {PREFIX + name: value for name, value in variables.items()}
@@ -198,7 +200,8 @@ def _write_ready(path: Path, found: StartedRegistry, token: str) -> None:
     """In one piece: whoever sees the file sees all of it. For its owner alone."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     values = {**asdict(found), "control_token": token, "pid": os.getpid()}
-    del values["id"], values["ca"]
+    for name in ("id", "ca", "client_cert", "client_key"):
+        del values[name]
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
             json.dump(values, file)
