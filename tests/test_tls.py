@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import ssl
 import stat
@@ -15,10 +16,13 @@ from typing import Any
 
 import pytest
 
+from charthouse import processes
 from charthouse.certificates import AUTHORITY_LIFE, LOCAL_NAMES, SERVER_LIFE, self_signed
-from charthouse.settings import SettingsError
+from charthouse.processes import Workers
+from charthouse.server import build_app
+from charthouse.settings import SettingsError, load
 from charthouse.tls import Tls, load_context
-from support.process import PATIENCE, Running, eventually, receive_all, receive_answer
+from support.process import PATIENCE, Running, eventually, is_alive, receive_all, receive_answer
 
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -210,6 +214,41 @@ def test_a_broken_pair_is_one_line_and_the_one_before_it_stays(pair: tuple[Path,
     tls.refresh()
     tls.refresh()
     assert tls.context is not first
+
+
+def test_a_worker_that_dies_beside_a_broken_pair_is_replaced_when_the_pair_is_mended(
+    start: Callable[..., Running], pair: tuple[Path, Path]
+):
+    server = start(workers=2, tls_cert=str(pair[0]), tls_key=str(pair[1])).wait_until_ready()
+    first = server.started()
+    content = pair[1].read_bytes()
+    pair[1].write_text("")
+    os.kill(min(first), signal.SIGKILL)
+    eventually(lambda: server.said().count("starting another") == 2)  # that one, and one that could not start
+    assert is_alive(max(first))
+    pair[1].write_bytes(content)
+    eventually(lambda: len(server.started()) == 3)
+    assert server.end() == 0
+
+
+def test_workers_that_cannot_start_are_started_less_and_less_often_and_a_signal_waits_for_none(monkeypatch):
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        slept[-1] += seconds
+
+    monkeypatch.setattr(processes.time, "sleep", sleep)
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    workers = Workers(load({}, environ={}), build_app, [], lambda: None)
+    for _ in range(8):
+        slept.append(0.0)
+        workers._wait_a_while()
+    assert [round(seconds) for seconds in slept] == [1, 2, 4, 8, 16, 30, 30, 30]
+    workers._stop()
+    slept.append(0.0)
+    workers._wait_a_while()
+    assert slept[-1] == 0
 
 
 def test_a_certificate_of_our_own_is_renewed_while_the_server_runs(tmp_path: Path, clock: Any):

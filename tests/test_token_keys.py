@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import stat
 import threading
 
@@ -157,3 +158,12 @@ def test_a_secret_is_known_by_its_form_and_kept_as_a_hash(prefix):
 )
 def test_what_was_cut_or_mistyped_is_no_secret(spoil):
     assert not api_tokens.is_one(spoil(api_tokens.new(api_tokens.API)), api_tokens.API)
+
+
+def test_the_folder_is_on_disk_too_before_a_rotation_is_said_to_be_done(tmp_path, monkeypatch):
+    """Else keys that were to be forgotten could come back after a power cut."""
+    path, synced = tmp_path / "token-keys.json", []
+    keys.make(path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    keys.rotate(path, 0.0, forget=True)
+    assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]

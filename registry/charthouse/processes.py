@@ -45,7 +45,8 @@ Build = Callable[[Settings], Application]
 
 GRACE = 30  # seconds that running requests have to finish
 COLLECT_EVERY = 20_000  # objects made and kept until Python looks for cycles among the young
-RESTART_PAUSE = 1.0  # seconds before a worker that did not even start is started again
+RESTART_PAUSE = 1.0  # seconds before a worker that did not even start is started again; twice as many each time
+LONGEST_PAUSE = 30.0  # seconds
 INTERRUPTED = 130  # exit status after a second Ctrl+C, as a shell gives it
 
 READY, LISTENING, LISTEN, STOP = b"ready", b"listening", b"listen", b"stop"
@@ -180,6 +181,7 @@ class Workers:
         self._is_announced = False
         self._is_stopping = False
         self._status = 0
+        self._pause = RESTART_PAUSE
 
     def run(self) -> int:
         with _on_signals(self._stop_on_signal):
@@ -238,9 +240,20 @@ class Workers:
             self._stop()
             return
         log.error("worker %s ended with status %s: starting another", worker.process.pid, worker.process.exitcode)
-        if not worker.is_listening:
-            time.sleep(RESTART_PAUSE)
-        self._start()
+        if worker.is_listening:
+            self._pause = RESTART_PAUSE
+        else:
+            self._wait_a_while()
+        if not self._is_stopping:
+            self._start()
+
+    def _wait_a_while(self) -> None:
+        """What keeps a worker from starting, such as a certificate that was replaced by a broken one, keeps the next
+        one too until somebody mends it; meanwhile the others answer."""
+        until = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        while not self._is_stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, RESTART_PAUSE / 10))
 
     def _stop_on_signal(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self._is_stopping:

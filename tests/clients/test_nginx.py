@@ -1,5 +1,6 @@
 """Behind nginx as docs/recipes.md configures it: TLS in front, and nothing of it here but X-Forwarded-*."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from charthouse.auth.access import Pattern, parse_actions
 from charthouse.certificates import self_signed
+from charthouse.composition import open_existing
 from support import charts
 from support.nginx import Nginx, in_front
 from support.server import Server, serving
@@ -21,6 +24,7 @@ SETTINGS = {
     "proxies": ["--trusted-proxies", "127.0.0.1"],
     "url": ["--public-url", "https://charts.example.com", "--open-to-everyone"],
 }
+PASSWORD = "ann's password"
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
@@ -85,3 +89,41 @@ def test_the_page_shows_what_the_client_used(nginx: Nginx, request: pytest.Fixtu
     with nginx.client() as client:
         page = client.get("/").text
     assert f"helm push mychart-1.0.0.tgz oci://{host}\n" in page
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """In front of a registry with users."""
+
+    async def close(server: Server) -> None:
+        registry = await open_existing(server.settings)
+        try:
+            await registry.users.add("root", PASSWORD, administrator=True)
+            await registry.users.add("ann", PASSWORD)
+            await registry.users.grant("ann", Pattern("team-a/*"), parse_actions("pull,push,overwrite"))
+        finally:
+            await registry.close()
+
+    folder = tmp_path_factory.mktemp("closed")
+    with (
+        serving(folder, *SETTINGS["proxies"]) as server,
+        in_front(server.port, folder, self_signed(folder / "tls", [], time.time())) as nginx,
+    ):
+        asyncio.run(close(server))
+        yield nginx
+
+
+@pytest.mark.parametrize("version", ["helm3", "helm4"])
+def test_helm_signs_in_pushes_and_pulls_through_it(closed: Nginx, work: Path, tmp_path: Path, version: str) -> None:
+    """The token service is found at the address that the client knows, https and nginx's port."""
+    helm = Tool(find(version), tmp_path / "home")
+    where, trust = f"oci://{closed.host}/team-a/{version}", ("--ca-file", closed.authority)
+    archive = charts.pack(work, "app", "0.1.0")
+    assert "401" in helm("push", archive, where, *trust, status=1)
+    signed_in = ("registry", "login", closed.host, "-u", "ann", *trust)
+    assert "not right" in helm(*signed_in, "-p", "wrong", status=1)
+    assert "Login Succeeded" in helm(*signed_in, "-p", PASSWORD)
+    helm("push", archive, where, *trust)
+    helm("pull", f"{where}/app", "--version", "^0.1", *trust)
+    assert (helm.home / archive.name).read_bytes() == archive.read_bytes()
+    assert "403" in helm("push", archive, f"oci://{closed.host}/team-b", *trust, status=1)

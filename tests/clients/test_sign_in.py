@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import helm_python
 import httpx
 import pytest
 
@@ -249,6 +250,25 @@ def public(closed_server: Server, tmp_path: Path, work: Path, namespace: str) ->
         where = f"oci://{closed_server.host}/{place}/{namespace}"
         helm("push", charts.pack(work, "app", "0.1.0"), where, *PLAIN)
     return f"{namespace}/app"
+
+
+def test_the_sdk_signs_in_pushes_pulls_and_signs_out(
+    host: str, namespace: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    archive, where = charts.pack(work, "app", "0.1.0"), f"oci://{host}/team-a/{namespace}"
+    with helm_python.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as helm:
+        with pytest.raises(helm_python.HelmError, match=WRONG):
+            helm.login(host, "sdk", "wrong", plain_http=True)
+        helm.login(host, "ann", PASSWORD, plain_http=True)
+        helm.push(archive, where, plain_http=True)
+        helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
+        assert (tmp_path / archive.name).read_bytes() == archive.read_bytes()
+        helm.logout(host)
+    with helm_python.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as helm:
+        with pytest.raises(helm_python.HelmError, match="sign in first"):
+            helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
 
 
 def test_oras_signs_in_reads_writes_deletes_and_signs_out(host: str, public: str, tmp_path: Path) -> None:

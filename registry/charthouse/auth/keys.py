@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,12 @@ def _write(path: Path, keys: Sequence[Jwk]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    if sys.platform != "win32":  # or the keys that were to be forgotten could come back after a power cut
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _lock(path: Path) -> FileLock:
