@@ -266,9 +266,11 @@ def test_the_sdk_signs_in_pushes_pulls_and_signs_out(
         helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
         assert (tmp_path / archive.name).read_bytes() == archive.read_bytes()
         helm.logout(host)
-    with helm_python.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as helm:
-        with pytest.raises(helm_python.HelmError, match="sign in first"):
-            helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
+    with (
+        helm_python.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as helm,
+        pytest.raises(helm_python.HelmError, match="sign in first"),
+    ):
+        helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
 
 
 def test_oras_signs_in_reads_writes_deletes_and_signs_out(host: str, public: str, tmp_path: Path) -> None:
