@@ -52,7 +52,16 @@ async def database_url(request: pytest.FixtureRequest) -> str:
     """An empty database: "" for SQLite in the data folder, else a PostgreSQL URL."""
     if request.param == "sqlite":
         return ""
-    server: str = request.getfixturevalue("postgres_server")
+    return await _make_database(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture(params=DATABASES)
+async def target_url(request: pytest.FixtureRequest, postgres_server: str) -> str:
+    """Another one, for what goes from one to the other."""
+    return "" if request.param == "sqlite" else await _make_database(postgres_server)
+
+
+async def _make_database(server: str) -> str:
     name = f"test_{os.getpid()}_{next(_names)}"
     connection = await asyncpg.connect(server.format(name="postgres"))
     try:

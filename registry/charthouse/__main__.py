@@ -8,6 +8,7 @@ from typer.exceptions import Abort, TyperException
 
 from charthouse import __version__
 from charthouse.commands import (
+    backups,
     checking,
     collecting,
     content,
@@ -19,7 +20,7 @@ from charthouse.commands import (
     users,
     verifying,
 )
-from charthouse.errors import DatabaseError, RegistryError
+from charthouse.errors import DatabaseError, RegistryError, VaultError
 from charthouse.settings import SettingsError
 
 command = typer.Typer(
@@ -30,7 +31,7 @@ command = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for each in (serving, testing, content, users, tokens, namespaces, checking, collecting, verifying, measuring):
+for each in (serving, testing, content, users, tokens, namespaces, checking, collecting, verifying, backups, measuring):
     command.add_typer(each.family)
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         _fail_usage(error)
     except Abort:
         fail("not done", 1)
-    except (SettingsError, DatabaseError) as error:
+    except (SettingsError, DatabaseError, VaultError) as error:
         fail(str(error), 2)
     except RegistryError as error:
         fail(error.message, 1)

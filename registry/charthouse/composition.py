@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from charthouse import clocks, queries
+from charthouse.backup import demand_finished
 from charthouse.blobs import open_store
 from charthouse.clocks import Clock
 from charthouse.core import Registry
@@ -24,6 +25,7 @@ async def open_registry(
     durable: bool = True,
     step_limit: int | None = None,
     threads: ThreadPoolExecutor | None = None,
+    restoring: bool = False,
 ) -> Registry:
     """A registry over the settings' database and folder, both made and brought up to date.
 
@@ -31,6 +33,8 @@ async def open_registry(
     `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's; `threads` are shared with the other
     registries of a process that has many, and stay when this one is closed. Raises DatabaseError, OSError.
     """
+    if not restoring:
+        demand_finished(settings.data)
     settings.data.mkdir(parents=True, exist_ok=True)
     database = await _open_database(settings, durable=durable, step_limit=step_limit, threads=threads)
     upload_ids = UploadIds(load_key(settings.data, durable=durable), settings.upload_expiry)
@@ -52,6 +56,7 @@ async def open_existing(settings: Settings) -> Registry:
 
 async def has_users(settings: Settings) -> bool:
     """Whether the registry is closed to whoever does not sign in. Raises DatabaseError."""
+    demand_finished(settings.data)
     database = await _open_database(settings, durable=True, step_limit=None, threads=None)
     try:
         return await database.read(queries.has_users)

@@ -19,6 +19,7 @@ from charthouse.auth.access_tokens import AccessTokens
 from charthouse.auth.issued import ApiTokens
 from charthouse.auth.logins import Logins
 from charthouse.auth.users import Users
+from charthouse.backup import Backup
 from charthouse.blobs import BlobStore, Damage, Upload, UploadBusy, UploadEnded
 from charthouse.clocks import Clock
 from charthouse.collection import Collector
@@ -117,6 +118,7 @@ class Registry:
         self.collector = Collector(settings, database, store, clock, steady)
         limits = Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
+        self.backup = Backup(database, store, self._now)
         self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)
 
     # --- pull ---------------------------------------------------------------------------------------------------------

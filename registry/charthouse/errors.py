@@ -190,3 +190,7 @@ class Misdirected(RegistryError):
 
 class DatabaseError(Exception):
     """One line about a database that cannot be used. No answer of the API: whoever starts the registry reads it."""
+
+
+class VaultError(Exception):
+    """A backup that cannot be written, read or restored where a person wants it. One line that says what to do."""

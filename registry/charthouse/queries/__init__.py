@@ -124,3 +124,12 @@ from charthouse.queries.users import (
     set_grant as set_grant,
     set_password as set_password,
 )
+from charthouse.queries.whole import (
+    advance_serials as advance_serials,
+    copy_tables as copy_tables,
+    count_files as count_files,
+    files_after as files_after,
+    filled_table as filled_table,
+    forget_blob as forget_blob,
+    set_key as set_key,
+)
