@@ -11,7 +11,7 @@ import pytest
 
 from charthouse.testing import Registry, make_chart
 from charthouse.testing.personalities import PERSONALITIES
-from support.tools import Tool, find
+from support.tools import Tool, find, find_installed
 
 pytestmark = pytest.mark.clients
 
@@ -269,6 +269,65 @@ def test_where_pulls_are_limited_helm_tries_again_and_then_says_why(registry: Re
     registry.imitate("docker-hub")
     assert "toomanyrequests: You have reached your unauthenticated pull rate limit" in pull(status=1)
     assert len(lines(registry, "/manifests/")) == 6
+
+
+def test_where_tags_cannot_be_listed_helm_pulls_a_version_but_no_range(registry: Registry, pull) -> None:
+    pull(version="~1")
+    registry.imitate("ecr-public")
+    pull(version="1.2.3")
+    assert "tags/list" in pull(status=1, version="~1")
+
+
+def test_where_lists_have_no_pages_regctl_gets_all_tags_at_once(registry: Registry, tmp_path: Path) -> None:
+    registry.push(make_chart("app", "1.4.0"), "team-a")
+    regctl = client("regctl", tmp_path)
+    regctl("registry", "set", registry.host, "--tls", "disabled")
+    assert regctl("tag", "ls", "--limit", "1", f"{registry.host}/team-a/app").split() == ["1.2.3"]
+    registry.imitate("distribution-2")
+    assert regctl("tag", "ls", "--limit", "1", f"{registry.host}/team-a/app").split() == ["1.2.3", "1.4.0"]
+
+
+@pytest.fixture
+def closed() -> Iterator[Registry]:
+    """Everybody may pull."""
+    with Registry(auth="bearer", anonymous_pull=True) as registry:
+        registry.push(APP, "team-a")
+        yield registry
+        print(*registry.requests, sep="\n")
+
+
+def write_credentials(registry: Registry, path: Path) -> Path:
+    credentials = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+    path.write_text(json.dumps({"auths": {registry.host: {"auth": credentials}}}))
+    return path
+
+
+def test_where_tokens_are_given_for_get_alone_helm_3_17_asks_again(closed: Registry, tmp_path: Path) -> None:
+    helm, config = client("helm3.17", tmp_path), write_credentials(closed, tmp_path / "config.json")
+    words = (f"oci://{closed.host}/team-a", "--plain-http", "--registry-config", config)
+    helm("push", make_chart("app", "2.0.0").write(tmp_path), *words)
+    assert {(request.method, request.status) for request in closed.requests if request.path == "/token"} == {
+        ("POST", 200)
+    }
+    closed.reset()
+    closed.imitate("harbor")
+    helm("push", make_chart("app", "3.0.0").write(tmp_path), *words)
+    assert {(request.method, request.status) for request in closed.requests if request.path == "/token"} == {
+        ("POST", 405),
+        ("GET", 200),
+    }
+
+
+def test_where_a_ping_is_not_challenged_skopeo_never_says_who_it_is(closed: Registry, tmp_path: Path) -> None:
+    config = write_credentials(closed, tmp_path / "auth.json")
+    skopeo = Tool(find_installed("skopeo"), tmp_path / "skopeo", {"REGISTRY_AUTH_FILE": str(config)})
+    (skopeo.home / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    words = ("--policy", "policy.json", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
+    source = f"docker://{closed.host}/team-a/app:1.2.3"
+    skopeo(*words, source, f"docker://{closed.host}/team-b/app:1.2.3")
+    closed.imitate("zot")
+    assert "unauthorized" in skopeo(*words, source, f"docker://{closed.host}/team-c/app:1.2.3", status=1)
+    assert closed.tags("team-b/app") == ["1.2.3"]
 
 
 def test_each_personality_names_what_it_imitates() -> None:

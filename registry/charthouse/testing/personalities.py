@@ -14,23 +14,41 @@ class Personality:
     rules: tuple[Rule, ...]
 
 
+NO_REFERRERS = (
+    Rule(
+        path="/v2/*/referrers/*",
+        status=404,
+        headers={"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"},
+        body="404 page not found\n",
+    ),
+    Rule(method="PUT", path="/v2/*/manifests/*", without=["OCI-Subject"]),
+)
+
 PERSONALITIES = {
     # No referrers API: clients keep an index under the tag sha256-<hex> in its place.
     "distribution": Personality(
-        "https://github.com/distribution/distribution/blob/v3.1.2/registry/api/v2/routes.go",
-        (
-            Rule(
-                path="/v2/*/referrers/*",
-                status=404,
-                headers={"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"},
-                body="404 page not found\n",
-            ),
-            Rule(method="PUT", path="/v2/*/manifests/*", without=["OCI-Subject"]),
-        ),
+        "https://github.com/distribution/distribution/blob/v3.1.2/registry/api/v2/routes.go", NO_REFERRERS
+    ),
+    # registry:2 before 2.8: nor are there pages of tags.
+    "distribution-2": Personality(
+        "https://github.com/distribution/distribution/issues/1936",
+        (*NO_REFERRERS, Rule(path="*/tags/list", unpaged=True)),
+    ),
+    # Tokens are given for GET alone: clients that begin with POST come again.
+    "harbor": Personality(
+        "https://github.com/containerd/containerd/pull/8630", (Rule(method="POST", path="/token", status=405),)
+    ),
+    # Where anything may be pulled without a user, a ping is not challenged: some clients then never say who they are.
+    "zot": Personality(
+        "https://github.com/project-zot/zot/pull/3867", (Rule(method="GET", path="/v2/", status=200, body={}),)
+    ),
+    # Tags cannot be listed by whoever may pull.
+    "ecr-public": Personality(
+        "https://github.com/helm/helm/issues/10557", (Rule(method="GET", path="*/tags/list", status=401),)
     ),
     # A repository is made before something is pushed to it: nothing is pushed to one that nobody made.
     "ecr": Personality(
-        "https://docs.aws.amazon.com/AmazonECR/latest/userguide/common-errors-docker.html",
+        "https://github.com/actions/starter-workflows/issues/2647",
         (
             Rule(
                 method="POST",
