@@ -111,6 +111,25 @@ def test_serve_needs_no_checkout_no_configuration_and_no_variables(installed: Pa
     assert (tmp_path / "charthouse-data" / "charthouse.db").exists()
 
 
+def test_the_registry_for_tests_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Around a command, as `uvx charthouse exec` starts it, and as a fixture, which pytest finds by itself."""
+    script = 'curl -sf "$CHART_REGISTRY_URL/v2/app/tags/list"'
+    write = "from charthouse.testing import make_chart; make_chart('app', '1.2.3').write('.')"
+    (tmp_path / "test_app.py").write_text("def test_app(chart_registry):\n    assert chart_registry.charts() == []\n")
+    words = (
+        [installed / "python", "-c", write],
+        [installed / "charthouse", "exec", "--seed", ".", "--", "sh", "-c", script],
+        [installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"],
+    )
+    variables = {"PATH": os.environ["PATH"]}
+    answers = [
+        subprocess.run(each, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+        for each in words
+    ]
+    assert json.loads(answers[1]) == {"name": "app", "tags": ["1.2.3"]}
+    assert "1 passed" in answers[2]
+
+
 # The container
 
 
@@ -242,6 +261,30 @@ def test_the_dockerfile_makes_a_registry_that_is_healthy(tmp_path: Path) -> None
         assert httpx.get(f"{url}/readyz", trust_env=False).text == "ready\n"
         assert _health(stage, url, variables) == 0
     assert _health(stage, url, variables) != 0
+
+
+def _service_variables() -> list[dict[str, str]]:
+    """What docs/testing.md gives to a container that is a service of GitLab's or GitHub's pipelines."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs/testing.md").read_text(), re.MULTILINE | re.DOTALL)
+    gitlab, github = (yaml.safe_load(block) for block in blocks)
+    return [gitlab["test"]["variables"], github["jobs"]["test"]["services"]["registry"]["env"]]
+
+
+@pytest.mark.parametrize("service", [0, 1], ids=["GitLab", "GitHub"])
+def test_a_service_container_for_tests_needs_its_variables_alone(service: int, tmp_path: Path) -> None:
+    """The image's entry point, without arguments and with the image's variables and those that are documented; but on a
+    free port. A client reaches it by the service's name."""
+    stage, documented = _stages()[""], _service_variables()[service]
+    entry = [str(Path(sys.executable).parent / _words(stage.last("ENTRYPOINT"))[0]), "serve"]
+    assert all(isinstance(value, str) for value in documented.values())
+    variables = {**stage.environment, **documented, f"{PREFIX}PORT": "0", f"{PREFIX}DATA": str(tmp_path / "data")}
+    with _serving(entry, tmp_path, variables) as url:
+        headers = {"Host": f"registry:{url.rpartition(':')[2]}", "Authorization": "Bearer sesame"}
+        assert httpx.get(f"{url}/v2/", headers={"Host": headers["Host"]}, trust_env=False).status_code == 200
+        assert _health(stage, url, variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}) == 0
+        further = httpx.post(f"{url}/_test/registries", json={}, headers=headers, trust_env=False).json()
+        assert further["url"].startswith("http://registry:")
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_health_check_speaks_tls_where_the_certificate_is_a_variable(tmp_path: Path) -> None:
