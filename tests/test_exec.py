@@ -77,6 +77,15 @@ def test_a_command_that_cannot_be_run_is_one_line_as_in_a_shell(tmp_path: Path) 
     assert "there is no personality 'none'" in execute("--personality", "none", "--", "true", status=2).stderr
 
 
+def test_a_folder_of_charts_that_cannot_be_taken_is_one_line_that_names_it(tmp_path: Path) -> None:
+    nowhere = execute("--seed", tmp_path / "nowhere", "--", "true", status=2)
+    assert nowhere.stderr == f"charthouse: --seed {tmp_path / 'nowhere'} cannot be read: No such file or directory\n"
+    (tmp_path / "app-1.0.0.tgz").write_text("no archive")
+    broken = execute("--seed", tmp_path, "--", "true", status=2).stderr
+    assert f"in {tmp_path / 'app-1.0.0.tgz'}" in broken
+    assert broken.count("\n") == 1
+
+
 def test_options_of_the_command_are_its_own() -> None:
     assert execute("printf", "%s", "--tls").stdout == "--tls"
 
@@ -285,6 +294,16 @@ def test_further_registries_are_started_and_ended(registry: Registry, control: h
     with pytest.raises(httpx.ConnectError):
         httpx.get(further["url"], **options)
     assert control.post("/registries", json={"host": ["nowhere"]}).status_code == 422
+
+
+def test_what_control_cannot_do_it_says(control: httpx.Client) -> None:
+    assert control.post("/seed", json={"folder": "/nowhere"}).json() == {
+        "detail": "/nowhere: No such file or directory"
+    }
+    refused = control.post("/registries", json={"seed": "/nowhere"})
+    assert (refused.status_code, refused.json()["detail"]) == (422, "/nowhere: No such file or directory")
+    assert control.delete("/registries/7").json()["detail"] == "there is no registry 7 that was asked for here"
+    assert "'basic' or 'bearer'" in control.post("/registries", json={"auth": "ldap"}).text
 
 
 def test_another_machine_is_told_a_name_that_it_knows() -> None:

@@ -132,6 +132,10 @@ def test_what_the_registry_refuses_is_raised(registry: Registry) -> None:
         registry.push(make_chart("APP", "1.0.0"))
     with pytest.raises(SettingsError, match="--policy"):
         Registry(policy="none")
+    with pytest.raises(SettingsError, match="a registry for tests has no setting 'polciy'; it has auth, "):
+        Registry(polciy="charts")
+    with pytest.raises(SettingsError, match="tls is 'perhaps': give true or false"):
+        Registry(tls="perhaps")
     with pytest.raises(RuntimeError, match="has not been started"):
         Registry().charts()
 
@@ -483,6 +487,19 @@ def test_the_pytest_fixtures_work_alone_and_with_xdist(pytester: pytest.Pytester
     pytester.makepyfile(USES)
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=7)
+
+
+def test_a_marker_takes_settings_by_their_names(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.chart_registry("charts")
+        def test_marker(chart_registry): pass
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines("*takes settings by their names, such as policy='charts'*")
 
 
 def test_pytest_pays_nothing_for_the_plugin_before_a_test_asks_for_a_registry() -> None:

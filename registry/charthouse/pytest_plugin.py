@@ -28,6 +28,8 @@ def chart_registry(request: pytest.FixtureRequest) -> "Iterator[Registry]":
     from charthouse.testing import Registry
 
     marked = request.node.get_closest_marker(MARKER)
+    if marked and marked.args:
+        raise pytest.UsageError(f"@pytest.mark.{MARKER} takes settings by their names, such as policy='charts'")
     with Registry(**{**_from_ini(request.config), **(marked.kwargs if marked else {})}) as registry:
         yield registry
 

@@ -159,13 +159,19 @@ def start_registry(request: Request, this: This, registries: All, wanted: NewReg
     words = wanted.model_dump(exclude={"seed", "host"})
     registry = registries.start(**words, host=wanted.host or this.addresses)
     if wanted.seed:
-        registry.seed(wanted.seed)
+        try:
+            registry.seed(wanted.seed)
+        except BaseException:
+            registries.end(str(registry.port))
+            raise
     return describe(registry, known_as=request.headers["host"].rpartition(":")[0])
 
 
 @router.delete("/registries/{number}", status_code=204)
 def end_registry(registries: All, number: str) -> Response:
-    return Response(status_code=204 if registries.end(number) else 404)
+    if not registries.end(number):
+        raise HTTPException(404, f"there is no registry {number} that was asked for here")
+    return Response(status_code=204)
 
 
 def application(registries: Registries, token: str) -> FastAPI:
@@ -182,6 +188,11 @@ def application(registries: Registries, token: str) -> FastAPI:
     @app.exception_handler(RegistryError)
     async def refuse(_: Request, error: RegistryError) -> Response:
         return JSONResponse({"detail": error.message}, error.status)
+
+    @app.exception_handler(OSError)
+    async def cannot_be_read(_: Request, error: OSError) -> Response:
+        """A folder of charts: what else there is in files is the registry's own."""
+        return JSONResponse({"detail": f"{error.filename}: {error.strerror}"}, 422)
 
     @app.exception_handler(SettingsError)
     async def cannot_be(_: Request, error: SettingsError) -> Response:

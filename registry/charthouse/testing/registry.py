@@ -25,7 +25,7 @@ from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
 from charthouse.request_log import LineWriter, RequestLog
-from charthouse.settings import DATABASE_NAME, Settings, SettingsError, load, switch, words
+from charthouse.settings import DATABASE_NAME, FIELDS, Settings, SettingsError, load, switch, words
 from charthouse.testing import shared
 from charthouse.testing.basic import BasicAlone
 from charthouse.testing.charts import ChartArchive, make_chart
@@ -88,10 +88,11 @@ class Registry:
         self._san = words(san)
         self._user = _user(auth)
         self._has_tokens = auth != "basic"
-        self._is_readable = switch(anonymous_pull)
+        self._is_readable = _switch("anonymous_pull", anonymous_pull)
+        _check_names(settings)
         self._given = _named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
-        self.demands_certificates = switch(mtls)
-        self.speaks_tls = switch(tls) or self.demands_certificates or self._given.tls != "off"
+        self.demands_certificates = _switch("mtls", mtls)
+        self.speaks_tls = _switch("tls", tls) or self.demands_certificates or self._given.tls != "off"
         self._front = front
         self._personality = _find(personality)
         self._shared: Shared | None = None
@@ -458,6 +459,22 @@ class _Connection(Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._owner.rest_when_alone()
+
+
+def _switch(name: str, value: bool | str) -> bool:
+    try:
+        return switch(value)
+    except ValueError as error:
+        raise SettingsError(f"{name} is {value!r}: {error}") from None
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    """From a test or a pytest.ini they are no flags of a command line, as which `load` takes them."""
+    own = ("auth", "anonymous_pull", "tls", "mtls", "san", "personality")
+    if unknown := [name for name in settings if name not in FIELDS]:
+        raise SettingsError(
+            f"a registry for tests has no setting {unknown[0]!r}; it has {', '.join(dict.fromkeys((*own, *FIELDS)))}"
+        )
 
 
 def _user(auth: str) -> User | None:

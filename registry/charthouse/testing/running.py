@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from charthouse.errors import RegistryError
 from charthouse.settings import Settings, SettingsError
 from charthouse.testing import har
 from charthouse.testing.records import Request, as_json_line
@@ -39,11 +40,22 @@ def run(command: Sequence[str], *, seed: Path | None, log: Path | None, **words:
     registry = registries.start(**words)
     try:
         if seed is not None:
-            registry.seed(seed)
+            _seed(registry, seed)
         with _folder() as folder, _logged(registry, log):
             return _run(command, os.environ | environment(registry, token, folder), meanwhile=registries.control)
     finally:
         registries.end_all()
+
+
+def _seed(registry: Registry, folder: Path) -> None:
+    try:
+        registry.seed(folder)
+    except OSError as error:
+        raise SettingsError(f"--seed {folder} cannot be read: {error.strerror}") from None
+    except RegistryError as error:
+        raise SettingsError(
+            f"--seed {folder}: {'; '.join([error.message, *getattr(error, '__notes__', ())])}"
+        ) from None
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable[[], object]) -> int:
