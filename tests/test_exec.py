@@ -328,6 +328,16 @@ RUN = {
 }
 
 
+def test_every_operation_has_an_example(control: httpx.Client) -> None:
+    paths = control.get("/openapi.json").json()["paths"]
+    assert [
+        (method, path)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "x-codeSamples" not in operation
+    ] == []
+
+
 @pytest.mark.parametrize(
     ("name", "language"),
     [
@@ -352,6 +362,8 @@ def test_the_samples_in_the_documentation_run_as_they_are(
     assert {"lang": language, "source": source} in shown
     (tmp_path / file).write_text(source)
     get(registry, "")
+    if name in ("list faults", "clear faults"):
+        registry.fail(status=502)
     environ = {"CHART_REGISTRY_URL": registry.url, "CHART_REGISTRY_CONTROL_TOKEN": TOKEN, "GOFLAGS": "-mod=mod"}
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=PATIENCE
@@ -365,6 +377,10 @@ def test_the_samples_in_the_documentation_run_as_they_are(
         assert registry.tags("team-a/app") == ["1.2.3"]
     elif name == "faults":
         assert len(registry.faults) == 1
+    elif name == "list faults":
+        assert json.loads(done.stdout) == [{"status": 502}]
+    elif name == "clear faults":
+        assert registry.faults == []
     elif name == "requests":
         assert [each["path"] for each in json.loads(done.stdout)] == ["/v2/"]
     elif name == "reset":

@@ -128,7 +128,7 @@ def get_requests(registry: This) -> list[dict[str, Any]]:
     return [records.public(request) for request in registry.requests]
 
 
-@router.get("/faults")
+@router.get("/faults", openapi_extra=_sample("list faults"))
 def get_faults(registry: This) -> list[dict[str, Any]]:
     return [rule.model_dump(exclude_defaults=True) for rule in registry.faults]
 
@@ -141,7 +141,7 @@ def add_faults(registry: This, faults: Faults) -> None:
     registry.add_faults(faults.rules)
 
 
-@router.delete("/faults", status_code=204)
+@router.delete("/faults", status_code=204, openapi_extra=_sample("clear faults"))
 def clear_faults(registry: This) -> None:
     registry.clear_faults()
 
@@ -167,7 +167,7 @@ def start_registry(request: Request, this: This, registries: All, wanted: NewReg
     return describe(registry, known_as=request.headers["host"].rpartition(":")[0])
 
 
-@router.delete("/registries/{number}", status_code=204)
+@router.delete("/registries/{number}", status_code=204, openapi_extra=_sample("end"))
 def end_registry(registries: All, number: str) -> Response:
     if not registries.end(number):
         raise HTTPException(404, f"there is no registry {number} that was asked for here")

@@ -76,7 +76,15 @@ SAMPLES = {
         '{"rules": [{"path": "*/manifests/*", "times": 2, "status": 502}]}'
         '\' "$CHART_REGISTRY_URL/_test/faults"'
     },
+    "list faults": {"Shell": f'{_CURL} "$CHART_REGISTRY_URL/_test/faults"'},
+    "clear faults": {"Shell": f'{_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/faults"'},
     "clock": {"Shell": f"{_JSON} '" + '{"advance": 3600}\' "$CHART_REGISTRY_URL/_test/clock"'},
+    "end": {
+        "Shell": f"id=$({_JSON} '{{}}' \"$CHART_REGISTRY_URL/_test/registries\""
+        """ | sed 's/.*"id":"\\([0-9]*\\)".*/\\1/')\n"""
+        f'{_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"\n'
+        f'! {_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"  # it has ended'
+    },
     "registries": {
         "Shell": f"{_JSON} '" + '{"versions": "immutable"}\' "$CHART_REGISTRY_URL/_test/registries"',
         "Go": _GO,
