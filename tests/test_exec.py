@@ -379,6 +379,8 @@ def test_the_samples_in_the_documentation_run_as_they_are(
         assert len(registry.faults) == 1
     elif name == "list faults":
         assert json.loads(done.stdout) == [{"status": 502}]
+    elif name == "collect":
+        assert json.loads(done.stdout) == {"blobs": 0, "manifests": 0, "uploads": 0}
     elif name == "clear faults":
         assert registry.faults == []
     elif name == "requests":

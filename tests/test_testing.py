@@ -305,6 +305,20 @@ def test_an_upload_expires_when_the_clock_says_so(registry: Registry) -> None:
         urllib.request.urlopen(location)
 
 
+def test_what_nobody_names_is_collected_when_the_clock_says_so(registry: Registry) -> None:
+    digest = f"sha256:{hashlib.sha256(b'x').hexdigest()}"
+    push = urllib.request.Request(f"{registry.url}/v2/app/blobs/uploads/?digest={digest}", data=b"x", method="POST")
+    with urllib.request.urlopen(push) as answer:
+        assert answer.status == 201
+    registry.push(make_chart("app", "1.0.0"))
+    assert registry.collect().blobs == 0
+    registry.clock.advance(24 * 3600 + 1)
+    assert registry.collect().blobs == 1
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(f"{registry.url}/v2/app/blobs/{digest}")
+    assert registry.tags("app") == ["1.0.0"]
+
+
 def test_the_clock_is_the_registrys(registry: Registry) -> None:
     registry.push(make_chart("app", "1.0.0"))
     registry.clock.advance(3600)

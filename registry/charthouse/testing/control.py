@@ -153,6 +153,13 @@ def move_clock(registry: This, clock: Clock) -> dict[str, float]:
     return {"now": registry.clock()}
 
 
+@router.post("/collect", openapi_extra=_sample("collect"))
+def collect(registry: This) -> dict[str, int]:
+    """Garbage collection, now by the registry's clock. Returns how much it removed."""
+    report = registry.collect()
+    return {"blobs": report.blobs, "manifests": report.manifests, "uploads": report.uploads}
+
+
 @router.post("/registries", status_code=201, openapi_extra=_sample("registries"))
 def start_registry(request: Request, this: This, registries: All, wanted: NewRegistry) -> StartedRegistry:
     """A further registry, empty, on a port of its own, with `/_test/` under the same token."""

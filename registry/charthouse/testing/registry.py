@@ -20,6 +20,7 @@ from charthouse.addresses import bind, url_of
 from charthouse.app import create_app
 from charthouse.at_once import Layer
 from charthouse.auth.access import ANONYMOUS, EVERYTHING, PULL, Pattern
+from charthouse.collection import Report
 from charthouse.core import Caller
 from charthouse.http_protocol import Protocol, State
 from charthouse.names import RepositoryName, parse_reference
@@ -256,6 +257,10 @@ class Registry:
         name, parsed = RepositoryName.parse(repository), parse_reference(reference.replace("+", "_"))
         found: dict[str, Any] = json.loads(self._with(lambda registry: registry.get_manifest(name, parsed)).content)
         return found
+
+    def collect(self) -> Report:
+        """Garbage collection, now by the registry's clock: what it removed. Without it, it keeps all."""
+        return self._with(lambda registry: registry.collector.run())
 
     # --- what was asked ---------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ SAMPLES = {
         f'{_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"\n'
         f'! {_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"  # it has ended'
     },
+    "collect": {"Shell": f'{_CURL} -X POST "$CHART_REGISTRY_URL/_test/collect"'},
     "registries": {
         "Shell": f"{_JSON} '" + '{"versions": "immutable"}\' "$CHART_REGISTRY_URL/_test/registries"',
         "Go": _GO,
