@@ -13,6 +13,7 @@ from charthouse.clocks import Clock
 from charthouse.core import Registry
 from charthouse.database import Database, DatabaseError
 from charthouse.migrate import migrate_postgres, migrate_sqlite
+from charthouse.reserve import Reserve
 from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.uploads import UploadIds, load_key
 
@@ -41,7 +42,9 @@ async def open_registry(
     store = open_store(settings, clock=clock, durable=durable, threads=threads)
     if steady is None:
         steady = clocks.steady if clock is time.time else clock
-    return Registry(settings, database, store, upload_ids, clock, steady)
+    has_reserve = durable and not settings.database and not settings.ephemeral  # PostgreSQL has a disk of its own
+    reserve = Reserve(settings.data, settings.disk_reserve if has_reserve else 0)
+    return Registry(settings, database, store, upload_ids, clock, steady, reserve)
 
 
 async def open_existing(settings: Settings) -> Registry:

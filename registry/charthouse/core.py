@@ -38,6 +38,7 @@ from charthouse.errors import (
     NameUnknown,
     RegistryError,
     SizeInvalid,
+    StorageFull,
 )
 from charthouse.extraction import Extraction
 from charthouse.helm.archive import Limits
@@ -46,6 +47,7 @@ from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.namespaces import Namespaces
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
+from charthouse.reserve import MakingRoom, Reserve
 from charthouse.settings import Settings
 from charthouse.uploads import UploadIds
 from charthouse.verification import Verification
@@ -103,9 +105,12 @@ class Registry:
         upload_ids: UploadIds,
         clock: Clock,
         steady: Clock,
+        reserve: Reserve,
     ) -> None:
         self.settings = settings
         self._database = database
+        self._reserve = reserve
+        self._making_room = MakingRoom(database, reserve)
         self._store = store
         self._upload_ids = upload_ids
         self._clock = clock
@@ -115,7 +120,7 @@ class Registry:
         self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
         self.namespaces = Namespaces(settings, database, self._now)
-        self.collector = Collector(settings, database, store, clock, steady)
+        self.collector = Collector(settings, self._making_room, store, clock, steady)
         limits = Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
         self.backup = Backup(database, store, self._now)
@@ -245,6 +250,7 @@ class Registry:
 
         Raises DENIED where namespaces have to be made first: no client then sends what could not be kept.
         """
+        await self._demand_room()
         await self._demand_namespace(repository)
         return self._upload_ids.new(repository, caller.name, self._clock())
 
@@ -266,9 +272,15 @@ class Registry:
 
         Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416 when it is out of order: the upload stays), SIZE_INVALID.
         """
+        await self._demand_room()
         upload = await self._open_upload(repository, upload_id, caller)
+        before = upload.offset
         try:
             await self._receive(upload, pieces, chunk)
+        except StorageFull:
+            await upload.rewind(before)  # what is half there has no room to become whole
+            raise
+        else:
             return upload.offset
         finally:
             await upload.close()
@@ -294,6 +306,7 @@ class Registry:
 
         Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416), SIZE_INVALID, and DIGEST_INVALID for other bytes.
         """
+        await self._demand_room()
         if chunk is None and await self._received(repository, upload_id, caller) is None:
             head, complete = await _take(pieces, WHOLE_LIMIT)
             if complete:
@@ -328,8 +341,14 @@ class Registry:
         readable = [name for name in map(RepositoryName, sources) if caller.rights.allows(PULL, name)]
         if not readable:
             return False
+        await self._demand_room()
         await self._demand_namespace(repository)
         return await self._database.write(transactions.mount, repository, digest, readable, self._now())
+
+    async def _demand_room(self) -> None:
+        """Whoever needs room waits until the reserve is back. Raises StorageFull (507)."""
+        if not self._reserve.is_there():
+            await asyncio.to_thread(self._reserve.make)
 
     async def _demand_namespace(self, repository: RepositoryName) -> None:
         if self.settings.require_namespaces:
@@ -356,8 +375,13 @@ class Registry:
         return True
 
     async def _name(self, repository: RepositoryName, blob: StoredBlob) -> None:
-        """What nothing names any more goes after SQL has forgotten it."""
-        left_over = await self._database.write(transactions.name_blob, repository, blob, self._now())
+        """What nothing names any more goes after SQL has forgotten it, and what cannot be named goes at once."""
+        try:
+            left_over = await self._database.write(transactions.name_blob, repository, blob, self._now())
+        except RegistryError:  # nothing was committed, for certain: after another failure that may be so or not
+            if blob.key:
+                await self._store.delete(blob.key)
+            raise
         if left_over:
             await self._store.delete(left_over)
 
@@ -439,6 +463,7 @@ class Registry:
         `reference` is a digest of other bytes, MANIFEST_BLOB_UNKNOWN when it names what the repository does not hold,
         DENIED (409) for another chart of a version that may not be replaced.
         """
+        await self._demand_room()
         manifest = parse(body, content_type)
         if isinstance(reference, Tag):
             digest, tags = Digest.of(body), (reference, *tags)
@@ -539,22 +564,22 @@ class Registry:
 
     async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
         """A digest goes with all its tags; a tag goes alone. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
-        await self._database.write(transactions.delete_manifest, repository, reference, self._now())
+        await self._making_room.write(transactions.delete_manifest, repository, reference, self._now())
 
     async def delete_version(self, repository: RepositoryName, reference: Reference) -> None:
         """What a person means by deleting a version: the tag, and its manifest unless another tag names it.
 
         Raises NAME_UNKNOWN, MANIFEST_UNKNOWN.
         """
-        await self._database.write(transactions.delete_version, repository, reference, self._now())
+        await self._making_room.write(transactions.delete_version, repository, reference, self._now())
 
     async def delete_repository(self, repository: RepositoryName) -> int:
         """All manifests and tags; blobs have their grace. Returns the number of manifests. Raises NAME_UNKNOWN."""
-        return await self._database.write(transactions.delete_repository, repository, self._now())
+        return await self._making_room.write(transactions.delete_repository, repository, self._now())
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """Raises NAME_UNKNOWN, BLOB_UNKNOWN, and UNSUPPORTED while a manifest of the repository names the blob."""
-        await self._database.write(transactions.delete_blob, repository, digest, self._now())
+        await self._making_room.write(transactions.delete_blob, repository, digest, self._now())
 
     # --- the registry itself ------------------------------------------------------------------------------------------
 

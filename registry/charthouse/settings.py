@@ -242,6 +242,11 @@ class Settings:
         whole(0, 2**40),
         "Bytes of manifests and small blobs that each worker keeps in memory.",
     )
+    disk_reserve: int = setting(
+        8 * 1024 * 1024,
+        whole(0, 2**40),
+        "Bytes of the file that is given up on a full disk, so that deleting goes on; with SQLite.",
+    )
     blob_limit: int = setting(10 * 1024**3, whole(1024, 2**63 - 1), "Bytes that a blob may have at most.")
 
     # What the TOML file says of namespaces, and where each setting came from that was given.

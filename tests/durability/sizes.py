@@ -17,11 +17,26 @@ class Size:
     operations: int  # for each of them
     jumps: int  # of the clock
     steps: int  # of the stateful model
+    rots: int  # files of blobs that are damaged
+    fills: int  # of the disk
 
 
 SIZES = {
-    "small": Size(kills=2, kills_postgres=1, cuts=2, points=3, clients=3, operations=60, jumps=2, steps=3_000),
-    "ci": Size(kills=25, kills_postgres=5, cuts=20, points=40, clients=4, operations=500, jumps=10, steps=5_000),
+    "small": Size(
+        kills=2, kills_postgres=1, cuts=2, points=3, clients=3, operations=60, jumps=2, steps=3_000, rots=3, fills=1
+    ),
+    "ci": Size(
+        kills=25,
+        kills_postgres=5,
+        cuts=20,
+        points=40,
+        clients=4,
+        operations=500,
+        jumps=10,
+        steps=5_000,
+        rots=20,
+        fills=1,
+    ),
     "soak": Size(
         kills=1_000,
         kills_postgres=1_000,
@@ -31,6 +46,8 @@ SIZES = {
         operations=20_000,
         jumps=500,
         steps=500_000,
+        rots=500,
+        fills=20,
     ),
 }
 

@@ -1,7 +1,4 @@
-"""Files of blobs that rot on the disk, under a running server: found, never served, healed.
-
-1 to 3 times by itself, 20 with DURABILITY=ci, 500 with DURABILITY=soak; CHARTHOUSE_SEED repeats what was seen.
-"""
+"""Files of blobs that rot on the disk, under a running server: found, never served, healed."""
 
 import json
 import os
@@ -19,11 +16,10 @@ import pytest
 
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
+from durability.sizes import Size
 from support.requests import image
 from support.server import Server, serving
 
-COUNT = {"small": 3, "ci": 20, "soak": 500}[os.environ.get("DURABILITY", "small")]
-SEED = int(os.environ.get("CHARTHOUSE_SEED", "") or random.SystemRandom().randrange(10**9))
 SIZES = (5_000, 20_000, 300_000, 3_000_000)  # read at once, kept in memory or not, and in pieces
 REPOSITORIES = ("team-a/one", "team-a/two", "team-b/three")
 
@@ -119,14 +115,15 @@ def verify(server: Server, *, status: int) -> Any:
 
 
 @pytest.mark.usefixtures("anyio_backend")  # `database_url` is made in it
-def test_what_rots_is_found_and_never_served_and_healed_by_the_next_push(tmp_path: Path, database_url: str):
-    dice = random.Random(SEED)
+def test_what_rots_is_found_and_never_served_and_healed_by_the_next_push(
+    tmp_path: Path, database_url: str, dice: random.Random, size: Size
+):
     counts: Counter[str] = Counter()
     with serving(tmp_path, database=database_url) as server:
         client = Client(server)
         stored = push_everything(client, dice)
         pushed = [layer for layer in stored.layers if stored.naming(layer)]
-        for _ in range(COUNT):
+        for _ in range(size.rots):
             layer, damage = dice.choice(pushed), dice.choice(DAMAGES)
             (path,) = (server.settings.data / "blobs").rglob(f"{Digest.of(layer).hex}.*")
             before = path.read_bytes()
@@ -140,7 +137,7 @@ def test_what_rots_is_found_and_never_served_and_healed_by_the_next_push(tmp_pat
         assert len(files) == len(pushed)
         client.close()
         said = server.log.read_text()
-    print(f"CHARTHOUSE_SEED={SEED}: {dict(counts)}; 0 wrong bytes served")
+    print(f"{dict(counts)}; 0 wrong bytes served")
     assert "Traceback" not in said
 
 

@@ -249,6 +249,7 @@ class UploadFile:
         self._store = store
         self._path = path
         self._lock = FileLock(path)
+        self._begun = 0  # bytes that were there before this request
         self._resumed = False
         self._hashed: hashlib._Hash | None = None  # of all bytes, where they came in this request
         self._waiting: list[bytes] = []
@@ -266,6 +267,7 @@ class UploadFile:
             self._remove()
             raise UploadEnded
         self.offset = os.lseek(self._lock.fileno(), 0, os.SEEK_END)
+        self._begun = self.offset
         self._resumed = self.offset > 0
         self._hashed = None if self._resumed else hashlib.sha256()
 
@@ -322,10 +324,13 @@ class UploadFile:
             self._store.sync(self._lock.fileno())
             if ON_WINDOWS:
                 self._lock.release()  # it renames no open file
-            key = self._store.place(self._path, digest)
-        if self._resumed:
-            _mark(self._path).touch()
-        return key
+            if self._resumed:
+                _mark(self._path).touch()  # before its place: where there is no room for it nothing has happened yet
+            try:
+                return self._store.place(self._path, digest)
+            except BaseException:
+                _mark(self._path).unlink(missing_ok=True)
+                raise
 
     async def rewind(self, offset: int) -> None:
         await self._store.in_thread(self._rewind, offset)
@@ -341,20 +346,29 @@ class UploadFile:
         await self._store.in_thread(self._discard)
 
     def _discard(self) -> None:
+        self._rewind(0)  # first: on a full disk it makes the room for the mark
         _mark(self._path).touch()
-        self._rewind(0)
 
     async def close(self) -> None:
         await self._store.in_thread(self._close)
 
     def _close(self) -> None:
         try:
-            if self._waiting:
-                self._flush()
+            self._flush_last()
+        finally:
             if not self.offset:
                 self._remove()
-        finally:
             self.let_go()
+
+    def _flush_last(self) -> None:
+        """Of a full disk nothing of this request stays, so that what is there is what the client was told."""
+        try:
+            if self._waiting:
+                self._flush()
+        except StorageFull:
+            with contextlib.suppress(OSError):  # the refusal is what counts
+                self._rewind(self._begun)
+            raise
 
     def _remove(self) -> None:
         """While the lock is held: whoever opened the file meanwhile sees that it is not in its place any more."""

@@ -454,7 +454,7 @@ def _resolve(outcomes: Sequence[_Outcome]) -> None:
 
 def _translated(error: BaseException) -> BaseException:
     code = error_code(error)
-    if code & 0xFF == sqlite3.SQLITE_FULL:
+    if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         found: BaseException = full()
     elif code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
         found = DatabaseError(f"the database could not be written: {error}")
