@@ -42,6 +42,7 @@ def upgrade():
 HEAD = ScriptDirectory(str(migrate.scripts())).get_current_head()
 REVISIONS = [script.revision for script in ScriptDirectory(str(migrate.scripts())).walk_revisions()]
 BELONG_TO_NOBODY = {
+    "audit",
     "users",
     "group_members",
     "grants",

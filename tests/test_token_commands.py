@@ -67,8 +67,8 @@ def test_tokens_that_end_soon_are_marked(data):
     [
         (["--repo", "team-*"], 1, "is no pattern of repositories"),
         (["--repo", "*", "--actions", "fly"], 1, "are no actions"),
-        (["--repo", "*", "--expires", "soon"], 2, "give 12h, 90d, 1y or never"),
-        (["--repo", "*", "--expires", "0d"], 2, "give 12h, 90d, 1y or never"),
+        (["--repo", "*", "--expires", "soon"], 2, "give 30m, 12h, 90d, 1y or never"),
+        (["--repo", "*", "--expires", "0d"], 2, "give 30m, 12h, 90d, 1y or never"),
     ],
 )
 def test_what_cannot_be_is_one_line(data, words, status, message):

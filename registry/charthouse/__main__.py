@@ -8,6 +8,7 @@ from typer.exceptions import Abort, TyperException
 
 from charthouse import __version__
 from charthouse.commands import (
+    auditing,
     backups,
     checking,
     collecting,
@@ -31,7 +32,20 @@ command = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for each in (serving, testing, content, users, tokens, namespaces, checking, collecting, verifying, backups, measuring):
+for each in (
+    serving,
+    testing,
+    content,
+    users,
+    tokens,
+    auditing,
+    namespaces,
+    checking,
+    collecting,
+    verifying,
+    backups,
+    measuring,
+):
     command.add_typer(each.family)
 
 

@@ -155,6 +155,7 @@ def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
         yield _repeat(registry.forget_stale_uploads, HOUSEKEEPING_EVERY)
         return
     yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
+    yield _repeat(registry.audit.forget_old, HOUSEKEEPING_EVERY)
     if every:
         yield _repeat(partial(_collect_garbage, registry), every, after=min(every, QUIET_START))
 

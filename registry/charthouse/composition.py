@@ -47,9 +47,14 @@ async def open_registry(
     return Registry(settings, database, store, upload_ids, clock, steady, reserve)
 
 
+def is_there(settings: Settings) -> bool:
+    """Whether a registry was ever opened in the data folder."""
+    return (settings.data / "upload.key").exists()
+
+
 async def open_existing(settings: Settings) -> Registry:
     """The registry whose data is there already. Raises DatabaseError when there is none: only a server makes one."""
-    if not (settings.data / "upload.key").exists():
+    if not is_there(settings):
         raise DatabaseError(
             f"there is no registry in {settings.data.absolute()}: name its folder with --data or CHARTHOUSE_DATA"
             " (`charthouse serve` makes one)"

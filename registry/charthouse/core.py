@@ -14,6 +14,7 @@ from functools import partial
 
 from charthouse import namespaces, queries, transactions
 from charthouse.admission import Admission, Admitted, Place, look_around
+from charthouse.audit import ON_THE_MACHINE, Actor, Audit
 from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
 from charthouse.auth.access_tokens import AccessTokens
 from charthouse.auth.issued import ApiTokens
@@ -71,6 +72,7 @@ class Caller:
     name: str = ""
     host: str = "<registry>"
     rights: Rights = EVERY_RIGHT
+    actor: Actor = ON_THE_MACHINE  # as the audit calls him
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Registry:
         self.api_tokens = ApiTokens(database, self._now, is_closed=settings.htpasswd is not None)
         self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
+        self.audit = Audit(database, self._now, settings.audit_days)
         self.namespaces = Namespaces(settings, database, self._now)
         self.collector = Collector(settings, self._making_room, store, clock, steady)
         limits = Limits(members=settings.archive_members)
@@ -483,6 +486,7 @@ class Registry:
                 findings,
                 tuple(tags),
                 caller.name,
+                caller.actor,
                 self._now(),
                 place.rules,
                 may_overwrite=caller.rights.allows(OVERWRITE, repository),
@@ -562,24 +566,28 @@ class Registry:
 
     # --- management ---------------------------------------------------------------------------------------------------
 
-    async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
+    async def delete_manifest(
+        self, repository: RepositoryName, reference: Reference, by: Actor = ON_THE_MACHINE
+    ) -> None:
         """A digest goes with all its tags; a tag goes alone. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN."""
-        await self._making_room.write(transactions.delete_manifest, repository, reference, self._now())
+        await self._making_room.write(transactions.delete_manifest, repository, reference, self._now(), by)
 
-    async def delete_version(self, repository: RepositoryName, reference: Reference) -> None:
+    async def delete_version(
+        self, repository: RepositoryName, reference: Reference, by: Actor = ON_THE_MACHINE
+    ) -> None:
         """What a person means by deleting a version: the tag, and its manifest unless another tag names it.
 
         Raises NAME_UNKNOWN, MANIFEST_UNKNOWN.
         """
-        await self._making_room.write(transactions.delete_version, repository, reference, self._now())
+        await self._making_room.write(transactions.delete_version, repository, reference, self._now(), by)
 
-    async def delete_repository(self, repository: RepositoryName) -> int:
+    async def delete_repository(self, repository: RepositoryName, by: Actor = ON_THE_MACHINE) -> int:
         """All manifests and tags; blobs have their grace. Returns the number of manifests. Raises NAME_UNKNOWN."""
-        return await self._making_room.write(transactions.delete_repository, repository, self._now())
+        return await self._making_room.write(transactions.delete_repository, repository, self._now(), by)
 
-    async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
+    async def delete_blob(self, repository: RepositoryName, digest: Digest, by: Actor = ON_THE_MACHINE) -> None:
         """Raises NAME_UNKNOWN, BLOB_UNKNOWN, and UNSUPPORTED while a manifest of the repository names the blob."""
-        await self._making_room.write(transactions.delete_blob, repository, digest, self._now())
+        await self._making_room.write(transactions.delete_blob, repository, digest, self._now(), by)
 
     # --- the registry itself ------------------------------------------------------------------------------------------
 
@@ -614,6 +622,7 @@ class Registry:
 
     async def close(self) -> None:
         await self.extraction.close()
+        await self.audit.close()
         await self._database.close()
         await self._store.close()
         await self._admission.close()

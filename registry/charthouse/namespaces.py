@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from charthouse import queries
+from charthouse.audit import ON_THE_MACHINE, Actor, Change, audited
 from charthouse.database import Connection, Database
 from charthouse.errors import Denied, NamespaceConflict, NameUnknown
 from charthouse.helm import provenance
@@ -113,13 +114,14 @@ class Namespaces:
         self._database = database
         self._now = now
 
-    async def add(self, name: Namespace, by: str = "") -> bool:
+    async def add(self, name: Namespace, by: Actor = ON_THE_MACHINE) -> bool:
         """False when it is there already."""
-        return await self._database.write(queries.add_namespace, name, by, self._now())
+        change = self._change(by, "namespace add", name)
+        return await change(queries.add_namespace, name, by.name, self._now())
 
-    async def remove(self, name: Namespace) -> None:
+    async def remove(self, name: Namespace, by: Actor = ON_THE_MACHINE) -> None:
         """With its settings and keys; its repositories stay. Raises NAME_UNKNOWN."""
-        if not await self._database.write(queries.remove_namespace, name):
+        if not await self._change(by, "namespace remove", name)(queries.remove_namespace, name):
             raise NameUnknown(f"there is no namespace {name}: `charthouse namespace list` shows them")
 
     async def list(self) -> list[StoredNamespace]:
@@ -129,7 +131,7 @@ class Namespaces:
         """What holds for a repository or a namespace, and why."""
         return await self._database.read(values_of, self._settings, name)
 
-    async def set(self, name: Namespace, values: Mapping[str, str], by: str = "") -> None:
+    async def set(self, name: Namespace, values: Mapping[str, str], by: Actor = ON_THE_MACHINE) -> None:
         """Makes the namespace when it is not there. Raises NAME_INVALID (409) where the TOML file goes before."""
         fixed = self._settings.namespaces.get(name, {})
         for setting, value in values.items():
@@ -139,32 +141,39 @@ class Namespaces:
                     f'{setting} of namespace {name} is "{fixed[setting]}" in the TOML file, which goes before: change'
                     f' it there, under [namespaces."{name}"]'
                 )
-        await self._database.write(_set, name, values, by, self._now())
+        target = " ".join([name, *(f"{setting}={value}" for setting, value in values.items())])
+        await self._change(by, "namespace set", target)(_set, name, values, by.name, self._now())
 
-    async def unset(self, name: Namespace, setting: str) -> None:
+    async def unset(self, name: Namespace, setting: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises NAME_UNKNOWN when it was not set."""
-        if not await self._database.write(queries.unset_namespace, name, setting):
+        change = self._change(by, "namespace unset", f"{name} {setting}")
+        if not await change(queries.unset_namespace, name, setting):
             raise NameUnknown(f"namespace {name} does not set {setting}: `charthouse namespace show {name}` shows why")
 
     # --- keyrings -----------------------------------------------------------------------------------------------------
 
-    async def add_keys(self, name: Namespace, keyring: bytes, by: str = "") -> Sequence[Key]:
+    async def add_keys(self, name: Namespace, keyring: bytes, by: Actor = ON_THE_MACHINE) -> Sequence[Key]:
         """Each certificate of the keyring, binary or armored. Raises ProvenanceInvalid when it holds none."""
         now = self._now()
         keys = [
             Key(name, each.fingerprint, "\n".join(each.user_ids), each.content, now)
             for each in provenance.certificates(keyring)
         ]
-        await self._database.write(_add_keys, name, keys, by, now)
+        target = " ".join([name, *(key.fingerprint for key in keys)])
+        await self._change(by, "keyring add", target)(_add_keys, name, keys, by.name, now)
         return keys
 
-    async def remove_key(self, name: Namespace, fingerprint: str) -> None:
+    async def remove_key(self, name: Namespace, fingerprint: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises NAME_UNKNOWN."""
-        if not await self._database.write(queries.remove_key, name, fingerprint.upper().replace(" ", "")):
+        fingerprint = fingerprint.upper().replace(" ", "")
+        if not await self._change(by, "keyring remove", f"{name} {fingerprint}")(queries.remove_key, name, fingerprint):
             raise NameUnknown(f"namespace {name} has no key {fingerprint}: `charthouse keyring list` shows them")
 
     async def list_keys(self) -> Sequence[Key]:
         return await self._database.scan(queries.list_keys)
+
+    def _change(self, by: Actor, action: str, target: str) -> Change:
+        return audited(self._database, by, action, target, self._now)
 
 
 def _set(connection: Connection, name: Namespace, values: Mapping[str, str], by: str, now: int) -> None:

@@ -237,6 +237,7 @@ class Settings:
     untagged_expiry: int = setting(
         0, whole(0, 10 * 365 * 24 * 3600), "Seconds after which a manifest without a tag goes; 0 keeps it for ever."
     )
+    audit_days: int = setting(180, whole(1, 36500), "Days that the audit keeps what was done and what was refused.")
     pull_cache: int = setting(
         64 * 1024 * 1024,
         whole(0, 2**40),

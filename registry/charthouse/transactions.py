@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from charthouse import namespaces, queries, versions
+from charthouse.audit import Actor
 from charthouse.database import Connection
 from charthouse.errors import (
     BlobUnknown,
@@ -38,6 +39,7 @@ class ManifestPush:
     findings: Sequence[Finding]
     tags: tuple[Tag, ...]
     by: str
+    actor: Actor
     now: int
     rules: Rules
     may_overwrite: bool
@@ -74,6 +76,15 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
     again = {digest} if was_here and not moving else set()  # somebody is told so once more
     for each in sorted(left | again):
         queries.untag(connection, repository_id, each, push.now)
+    moved = [tag for tag in moving if (before := there[tag]) is None or before.digest != digest]
+    if moved or not was_here:
+        _note_push(connection, push, moved, overwrites=bool(left))
+
+
+def _note_push(connection: Connection, push: ManifestPush, moved: Sequence[Tag], *, overwrites: bool) -> None:
+    what = f":{','.join(moved)}" if moved else f"@{push.stored.digest}"
+    action = "overwrite" if overwrites else "push"
+    queries.add_audit(connection, push.actor, action, f"{push.repository}{what}", push.now)
 
 
 def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPush, digest: Digest) -> bool:
@@ -216,42 +227,51 @@ def mount(
     return hold_blob(connection, repository, digest, now)
 
 
-def delete_manifest(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+def delete_manifest(
+    connection: Connection, repository: RepositoryName, reference: Reference, now: int, by: Actor
+) -> None:
     repository_id = _change_existing(connection, repository, now)
     if isinstance(reference, Tag):
         named = queries.delete_tag(connection, repository_id, reference)
         if named is not None:
             queries.untag(connection, repository_id, named, now)
+            queries.add_audit(connection, by, "delete tag", f"{repository}:{reference}", now)
             return
     else:
         queries.unname_blobs(connection, repository_id, reference, now)
         queries.orphan(connection, repository_id, reference, now)
         if queries.delete_manifest(connection, repository_id, reference):
+            queries.add_audit(connection, by, "delete manifest", f"{repository}@{reference}", now)
             return
     raise ManifestUnknown(f"{repository} has no manifest {reference}")
 
 
-def delete_version(connection: Connection, repository: RepositoryName, reference: Reference, now: int) -> None:
+def delete_version(
+    connection: Connection, repository: RepositoryName, reference: Reference, now: int, by: Actor
+) -> None:
     found = queries.find_manifest(connection, repository, reference)
     if found is None:
         _change_existing(connection, repository, now)
         raise ManifestUnknown(f"{repository} has no version {reference}")
     digest = Digest(found.digest)
     alone = queries.tags_of(connection, repository, digest) == [reference]
-    delete_manifest(connection, repository, digest if alone else reference, now)
+    delete_manifest(connection, repository, digest if alone else reference, now, by)
 
 
-def delete_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
-    return queries.empty_repository(connection, _change_existing(connection, repository, now), now)
+def delete_repository(connection: Connection, repository: RepositoryName, now: int, by: Actor) -> int:
+    count = queries.empty_repository(connection, _change_existing(connection, repository, now), now)
+    queries.add_audit(connection, by, "delete repository", repository, now)
+    return count
 
 
-def delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> None:
+def delete_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int, by: Actor) -> None:
     repository_id = _change_existing(connection, repository, now)
     manifest = queries.named_by(connection, repository_id, digest)
     if manifest:
         raise Unsupported(f"blob {digest} is named by manifest {manifest}: delete that first")
     if not queries.release_blob(connection, repository_id, digest):
         raise BlobUnknown(f"{repository} has no blob {digest}")
+    queries.add_audit(connection, by, "delete blob", f"{repository}@{digest}", now)
 
 
 def _change_existing(connection: Connection, repository: RepositoryName, now: int) -> int:

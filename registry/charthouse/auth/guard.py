@@ -12,15 +12,16 @@ from functools import cached_property
 from starlette.types import Receive, Scope, Send
 
 from charthouse.at_once import STAMP, Finished, Layer
+from charthouse.audit import SIGNING_IN, Actor
 from charthouse.auth import token_request
-from charthouse.auth.access import DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
+from charthouse.auth.access import ANONYMOUS, DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
 from charthouse.auth.access_tokens import is_bearer
 from charthouse.auth.scope import CATALOG, SERVICE, Access
-from charthouse.auth.sign_in import Identity, SignIn
+from charthouse.auth.sign_in import Identity, SignIn, shown_user
 from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
-from charthouse.errors import Denied, RegistryError, Unauthorized
+from charthouse.errors import Denied, RegistryError, TooManyRequests, Unauthorized
 from charthouse.names import RepositoryName
 from charthouse.oci.errors import render
 from charthouse.oci.routing import Api, Right, Route
@@ -97,16 +98,24 @@ class Guard:
         host = self._origins.of(scope).host
         directory = await self._users.directory(scope.get(STAMP))
         if directory.is_open:
-            return Caller(host=host, rights=EVERY_RIGHT)
+            return Caller(host=host, rights=EVERY_RIGHT, actor=_actor(scope, ANONYMOUS))
         who = await self._identity(scope, directory)
         scope.setdefault("state", {})["user"] = who.name
-        self._check(scope, who, directory)
-        return Caller(who.name, host, self._rights(directory, who))
+        try:
+            self._check(scope, who, directory)
+        except Denied as denied:
+            self.registry.audit.refuse(who.name, denied.message.removeprefix(f"{who.name} may not "), _address(scope))
+            raise
+        return Caller(who.name, host, self._rights(directory, who), _actor(scope, who.name or ANONYMOUS))
 
     async def give_token(self, request: TokenRequest, scope: Scope) -> Given:
         """For whoever asks. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
         directory = await self._users.directory()
-        who = await self._sign_in.to_token_service(request, directory, _address(scope))
+        try:
+            who = await self._sign_in.to_token_service(request, directory, _address(scope))
+        except (Unauthorized, TooManyRequests):
+            self.registry.audit.refuse(shown_user(request.authorization, directory), SIGNING_IN, _address(scope))
+            raise
         access = token_request.granted(request.asked, self._rights(directory, who))
         refresh_token = request.refresh_token
         if request.is_offline and who.name:
@@ -118,7 +127,10 @@ class Guard:
         header = _authorization(scope)
         try:
             return await self._sign_in.to_registry(header, directory, _address(scope))
-        except Unauthorized as error:
+        except (Unauthorized, TooManyRequests) as error:
+            self.registry.audit.refuse(shown_user(header, directory), SIGNING_IN, _address(scope))
+            if isinstance(error, TooManyRequests):
+                raise
             is_token = header is not None and is_bearer(header)
             raise self._challenge(scope, error.message, error="invalid_token" if is_token else "") from None
 
@@ -204,6 +216,10 @@ def _authorization(scope: Scope) -> str | None:
         if name == b"authorization":
             return str(value, "latin-1")
     return None
+
+
+def _actor(scope: Scope, name: str) -> Actor:
+    return Actor(name, _address(scope), scope.get("state", {}).get("request_id", ""))
 
 
 def _address(scope: Scope) -> str:

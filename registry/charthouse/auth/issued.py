@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from charthouse import queries
+from charthouse.audit import ON_THE_MACHINE, Actor
 from charthouse.auth import api_tokens
 from charthouse.auth.access import ApiToken, Directory, Pattern
 from charthouse.database import Connection, Database
@@ -25,7 +26,14 @@ class ApiTokens:
         self._now = now
         self._noted: dict[str, int] = {}  # when the last use of each was written by this process
 
-    async def add(self, name: str, patterns: Sequence[Pattern], actions: frozenset[str], expires_at: int | None) -> str:
+    async def add(
+        self,
+        name: str,
+        patterns: Sequence[Pattern],
+        actions: frozenset[str],
+        expires_at: int | None,
+        by: Actor = ON_THE_MACHINE,
+    ) -> str:
         """The secret, which nobody can read again. `expires_at` in Unix milliseconds.
 
         Raises GRANT_INVALID, USER_EXISTS.
@@ -35,12 +43,12 @@ class ApiTokens:
         secret = api_tokens.new(api_tokens.API)
         hashed = api_tokens.hashed(secret)
         token = ApiToken(name, hashed, tuple(patterns), actions, self._now(), expires_at, used_at=None)
-        await self._database.write(_add, token, is_closed=self._is_closed)
+        await self._database.write(_add, token, by, is_closed=self._is_closed)
         return secret
 
-    async def revoke(self, name: str) -> None:
+    async def revoke(self, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN."""
-        await self._database.write(_revoke, name)
+        await self._database.write(_revoke, name, by, self._now())
 
     async def list(self) -> list[ApiToken]:
         return await self._database.scan(queries.list_api_tokens)
@@ -77,15 +85,18 @@ def day(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
 
 
-def _add(connection: Connection, token: ApiToken, *, is_closed: bool) -> None:
+def _add(connection: Connection, token: ApiToken, by: Actor, *, is_closed: bool) -> None:
     queries.raise_access_generation(connection)
     if not is_closed and not queries.has_users(connection):
         raise GrantInvalid("there are no users, and everybody may do everything: `charthouse init` closes the registry")
     if not queries.add_api_token(connection, token):
         raise UserExists(f"there is a token {token.name} already: charthouse token revoke {token.name}")
+    target = f"{token.name} {' '.join(token.patterns)} {','.join(sorted(token.actions))}"
+    queries.add_audit(connection, by, "token add", target, token.created_at)
 
 
-def _revoke(connection: Connection, name: str) -> None:
+def _revoke(connection: Connection, name: str, by: Actor, now: int) -> None:
     queries.raise_access_generation(connection)
     if not queries.remove_api_token(connection, name):
         raise UserUnknown(f"there is no token {shown(name)}: `charthouse token list` shows them")
+    queries.add_audit(connection, by, "token revoke", name, now)

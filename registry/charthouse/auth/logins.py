@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from charthouse import queries
+from charthouse.audit import ON_THE_MACHINE, Actor
 from charthouse.auth import api_tokens
 from charthouse.auth.access import Directory, Login
 from charthouse.database import Connection, Database
@@ -70,12 +71,12 @@ class Logins:
     async def list(self) -> list[Login]:
         return await self._database.scan(queries.list_logins)
 
-    async def end(self, subject: str, login_id: str = "") -> int:
+    async def end(self, subject: str, login_id: str = "", by: Actor = ON_THE_MACHINE) -> int:
         """All of a user's, or that one. Says how many. Its access tokens end at the next request too.
 
         Raises USER_UNKNOWN when there is none.
         """
-        return await self._database.write(_end, subject, login_id, self._now())
+        return await self._database.write(_end, subject, login_id, by, self._now())
 
 
 def looks_like_one(secret: str) -> bool:
@@ -83,10 +84,11 @@ def looks_like_one(secret: str) -> bool:
     return secret.startswith(api_tokens.REFRESH)
 
 
-def _end(connection: Connection, subject: str, login_id: str, now: int) -> int:
+def _end(connection: Connection, subject: str, login_id: str, by: Actor, now: int) -> int:
     queries.raise_access_generation(connection)
     found = [each for each in queries.list_logins(connection) if each.subject == subject and login_id in ("", each.id)]
     if not found:
         what = f"no login {shown(login_id)} of {subject}" if login_id else f"no login of {shown(subject)} that lasts"
         raise UserUnknown(f"there is {what}: `charthouse user logins` shows them")
+    queries.add_audit(connection, by, "user logout", f"{subject} {login_id}".strip(), now)
     return sum(queries.end_login(connection, each.hash, now) for each in found)

@@ -1,5 +1,6 @@
 """Who a request shows: by a password, an API token, a login that lasts, or an access token."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Identity:
 
 
 NOBODY = Identity()
+UNKNOWN = "(unknown)"
 
 
 class SignIn:
@@ -93,3 +95,15 @@ def _secret(header: str) -> str:
     if is_bearer(header):
         return bearer_token(header)
     return decoded(header[6:])[1] if header[:6].lower() == "basic " else ""
+
+
+def shown_user(header: str | None, directory: Directory) -> str:
+    """Whom refused credentials name, for the audit. Never a name that no user has: it may be a password, typed into the
+    wrong field."""
+    if header is None or header[:6].lower() != "basic ":
+        return UNKNOWN
+    with contextlib.suppress(Unauthorized):
+        name = decoded(header[6:])[0]
+        if name in directory.users:
+            return name
+    return UNKNOWN

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from charthouse import queries
+from charthouse.audit import ON_THE_MACHINE, Actor, Change, audited
 from charthouse.auth.access import ANONYMOUS, Directory, Grant, Pattern, User
 from charthouse.auth.htpasswd import NAME, Htpasswd
 from charthouse.auth.passwords import Passwords
@@ -65,26 +66,30 @@ class Users:
 
     # --- users --------------------------------------------------------------------------------------------------------
 
-    async def add(self, name: str, password: str, *, administrator: bool = False) -> None:
+    async def add(self, name: str, password: str, *, administrator: bool = False, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_NAME_INVALID, PASSWORD_INVALID, USER_EXISTS, and ADMINISTRATOR_MISSING before there is one."""
         _check_name(name)
         hashed = Passwords().hash(password)
-        await self._change(_add, name, hashed, self._now(), administrator=administrator)
+        target = f"{name} (administrator)" if administrator else name
+        change = self._change(by, "user add", target)
+        await change(_add, name, hashed, self._now(), administrator=administrator)
 
-    async def set_password(self, name: str, password: str) -> None:
+    async def set_password(self, name: str, password: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN, PASSWORD_INVALID."""
         await self._check_stored(name)
-        await self._change(_known, queries.set_password, name, Passwords().hash(password))
+        await self._change(by, "user passwd", name)(_known, queries.set_password, name, Passwords().hash(password))
 
-    async def set_disabled(self, name: str, *, disabled: bool) -> None:
+    async def set_disabled(self, name: str, *, disabled: bool, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left to administrate."""
         await self._check_stored(name)
-        await self._change(_set_disabled, name, disabled=disabled)
+        await self._change(by, f"user {'disable' if disabled else 'enable'}", name)(
+            _set_disabled, name, disabled=disabled
+        )
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """With all grants. Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left."""
         await self._check_stored(name)
-        await self._change(_remove, name)
+        await self._change(by, "user remove", name)(_remove, name)
 
     async def _check_stored(self, name: str) -> None:
         user = (await self.directory()).users.get(name)
@@ -93,29 +98,36 @@ class Users:
 
     # --- groups and grants --------------------------------------------------------------------------------------------
 
-    async def add_to_group(self, group: str, name: str) -> None:
+    async def add_to_group(self, group: str, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_NAME_INVALID, USER_UNKNOWN."""
         _check_name(group)
-        await self._change(_join, group, name, self._file.users if self._file else {})
+        of_file = self._file.users if self._file else {}
+        await self._change(by, "group add", f"@{group} {name}")(_join, group, name, of_file)
 
-    async def remove_from_group(self, group: str, name: str) -> None:
+    async def remove_from_group(self, group: str, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN."""
-        await self._change(_known, queries.remove_member, group, name)
+        await self._change(by, "group remove", f"@{group} {name}")(_known, queries.remove_member, group, name)
 
-    async def grant(self, subject: str, pattern: Pattern, actions: frozenset[str]) -> None:
+    async def grant(self, subject: str, pattern: Pattern, actions: frozenset[str], by: Actor = ON_THE_MACHINE) -> None:
         """In place of what the subject had for that pattern. Raises USER_UNKNOWN, GRANT_INVALID."""
-        await self._change(_grant, Grant(subject, pattern, actions), self._file.users if self._file else None)
+        grant = Grant(subject, pattern, actions)
+        await self._change(by, "grant set", str(grant))(_grant, grant, self._file.users if self._file else None)
 
-    async def revoke(self, subject: str, pattern: Pattern) -> None:
+    async def revoke(self, subject: str, pattern: Pattern, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN when there is no such grant."""
-        await self._change(_known, queries.remove_grant, subject, pattern)
+        await self._change(by, "grant remove", f"{subject} {pattern}")(_known, queries.remove_grant, subject, pattern)
 
-    def _change(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        def change(connection: Connection) -> T:
-            queries.raise_access_generation(connection)
-            return query(connection, *args, **kwargs)
+    def _change(self, by: Actor, action: str, target: str) -> Change:
+        change = audited(self._database, by, action, target, self._now)
 
-        return self._database.write(change)
+        def raising(query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+            def carry_out(connection: Connection) -> T:
+                queries.raise_access_generation(connection)
+                return query(connection, *args, **kwargs)
+
+            return change(carry_out)
+
+        return raising
 
 
 def _check_name(name: str) -> None:

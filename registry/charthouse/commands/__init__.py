@@ -5,6 +5,7 @@ Here is what they share: the options, and the way to the registry whose data is 
 """
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from charthouse.names import Digest, Reference, RepositoryName, Tag
-from charthouse.settings import FIELDS, Settings, load
+from charthouse.settings import FIELDS, Settings, SettingsError, load
 
 if TYPE_CHECKING:
     from charthouse.core import Registry
 
 T = TypeVar("T")
+
+
+_UNITS = {"m": 60, "h": 3600, "d": 24 * 3600, "y": 365 * 24 * 3600}  # seconds
+_PERIOD = re.compile(r"(\d{1,4})([mhdy])", re.ASCII)
 
 
 def setting_option(name: str) -> Any:
@@ -66,6 +71,14 @@ def with_registry(
 
 def day(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
+
+
+def parse_period(text: str, flag: str, otherwise: str = "") -> int:
+    """Seconds, of 30m, 12h, 90d or 1y. Raises SettingsError, which names `otherwise` too."""
+    match = _PERIOD.fullmatch(text)
+    if not match or not int(match[1]):
+        raise SettingsError(f"{flag} on the command line is {text!r}: give 30m, 12h, 90d, 1y {otherwise}".rstrip())
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def parse_name(text: str) -> tuple[RepositoryName, Reference | None]:

@@ -1,7 +1,6 @@
 """API tokens, and the keys of access tokens: `charthouse token …` and `charthouse token-keys …`."""
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from charthouse.audit import ON_THE_MACHINE
 from charthouse.auth.access import ACTIONS, Pattern, parse_actions
 from charthouse.commands import (
     ConfigOption,
@@ -18,11 +18,12 @@ from charthouse.commands import (
     JsonOption,
     day,
     existing,
+    parse_period,
     setting_option,
     with_registry,
 )
 from charthouse.errors import DatabaseError
-from charthouse.settings import Settings, SettingsError, load
+from charthouse.settings import Settings, load
 
 if TYPE_CHECKING:
     from charthouse.auth.access import ApiToken
@@ -34,9 +35,6 @@ family.add_typer(token, name="token")
 family.add_typer(token_keys, name="token-keys")
 
 WARN_BEFORE = 14 * 24 * 3600 * 1000  # milliseconds
-
-_UNITS = {"h": 3600, "d": 24 * 3600, "y": 365 * 24 * 3600}  # seconds
-_LIFETIME = re.compile(r"(\d{1,4})([hdy])", re.ASCII)
 
 NameArgument = Annotated[str, typer.Argument(help="The token's name, such as ci.")]
 
@@ -60,7 +58,10 @@ def add_token(
       charthouse token add cluster --repo 'charts/*' --repo team-a/app --expires never
     """
     parsed = [Pattern.parse(pattern) for pattern in patterns]
-    allowed, seconds = parse_actions(actions), _seconds(expires)
+    allowed, seconds = (
+        parse_actions(actions),
+        None if expires == "never" else parse_period(expires, "--expires", "or never"),
+    )
     ends = None if seconds is None else int((time.time() + seconds) * 1000)
     settings = existing(data, database, config)
     secret = with_registry(settings, lambda registry: registry.api_tokens.add(name, parsed, allowed, ends))
@@ -132,13 +133,6 @@ def revoke_token(
     typer.echo(f"revoked token {name}")
 
 
-def _seconds(lifetime: str) -> int | None:
-    match = _LIFETIME.fullmatch(lifetime)
-    if lifetime != "never" and (not match or not int(match[1])):
-        raise SettingsError(f"--expires on the command line is {lifetime!r}: give 12h, 90d, 1y or never")
-    return int(match[1]) * _UNITS[match[2]] if match else None
-
-
 def _end(milliseconds: int | None) -> str:
     return "never" if milliseconds is None else day(milliseconds)
 
@@ -149,6 +143,7 @@ def rotate(
         bool, typer.Option("--forget", help="Somebody has the keys: use none of them again, and end all access tokens.")
     ] = False,
     data: DataOption = None,
+    database: DatabaseOption = None,
     key_file: Annotated[Path | None, setting_option("token_keys")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -161,10 +156,14 @@ def rotate(
       charthouse token-keys rotate --forget
     """
     from charthouse.auth import keys
+    from charthouse.composition import is_there
 
-    settings = load({"data": data, "token_keys": key_file}, config)
+    settings = load({"data": data, "database": database, "token_keys": key_file}, config)
     try:
         kid = keys.rotate(settings.key_file, time.time(), forget=forget)
     except OSError as error:
         raise DatabaseError(f"the keys cannot be rotated: {error}") from None
+    if is_there(settings):  # a file that several registries share may lie beside none of them
+        what = f"{kid}, forgetting those before" if forget else kid
+        with_registry(settings, lambda registry: registry.audit.add(ON_THE_MACHINE, "token-keys rotate", what))
     typer.echo(f"{settings.key_file.absolute()}: signing with {kid}")

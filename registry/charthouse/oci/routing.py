@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from charthouse.at_once import Finished
 from charthouse.core import Registry
-from charthouse.errors import NameUnknown, RegistryError, Unsupported
+from charthouse.errors import Denied, NameUnknown, RegistryError, Unsupported
 from charthouse.names import Digest, RepositoryName, parse_reference, shown
 from charthouse.oci.call import Call
 from charthouse.oci.errors import render
@@ -98,9 +98,17 @@ class Api:
             response = await self._answer(Call(scope, receive, send))
             await response(scope, receive, send)
         except RegistryError as error:
+            self._note_refusal(scope, error)
             await render(error)(scope, receive, send)
         except ClientDisconnect:
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
+
+    def _note_refusal(self, scope: Scope, error: RegistryError) -> None:
+        """Of a right, where only the operation finds out that it takes it: to overwrite."""
+        caller = scope.get("charthouse.caller")
+        if type(error) is Denied and caller is not None and caller.name and self.registry is not None:
+            what = f"{scope['method']} {scope['path']}"
+            self.registry.audit.refuse(caller.name, what, caller.actor.address)
 
     def route(self, scope: Scope) -> Route:
         """Found once for each call. Raises UNSUPPORTED (405), NAME_UNKNOWN."""

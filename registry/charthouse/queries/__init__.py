@@ -10,6 +10,12 @@ from charthouse.queries.api_tokens import (
     list_api_tokens as list_api_tokens,
     remove_api_token as remove_api_token,
 )
+from charthouse.queries.audit import (
+    add_audit as add_audit,
+    add_refusals as add_refusals,
+    forget_audit as forget_audit,
+    list_audit as list_audit,
+)
 from charthouse.queries.blobs import (
     add_blob as add_blob,
     extend_grace as extend_grace,
