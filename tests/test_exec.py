@@ -143,7 +143,7 @@ def test_a_charthouse_inside_has_its_own_settings(tmp_path: Path) -> None:
 def test_requests_are_logged_without_credentials(tmp_path: Path, name: str) -> None:
     log = tmp_path / name
     script = """
-        curl -sf -u me:secret "$CHART_REGISTRY_URL/v2/?a=b"
+        curl -sf -u me:secret "$CHART_REGISTRY_URL/v2/?a=b&a=c"
         curl -s "$CHART_REGISTRY_URL/v2/app/tags/list"
         curl -sf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN" -X POST "$CHART_REGISTRY_URL/_test/reset"
         curl -sf "$CHART_REGISTRY_URL/v2/"
@@ -154,6 +154,7 @@ def test_requests_are_logged_without_credentials(tmp_path: Path, name: str) -> N
     assert "bWU6c2VjcmV0" not in text
     if log.suffix == ".har":
         entries = json.loads(text)["log"]["entries"]
+        assert entries[0]["request"]["queryString"] == [{"name": "a", "value": "b"}, {"name": "a", "value": "c"}]
         found = [(entry["request"]["url"].partition("/v2/")[2], entry["response"]["status"]) for entry in entries]
     else:
         requests = [json.loads(line) for line in text.splitlines()]
@@ -161,7 +162,7 @@ def test_requests_are_logged_without_credentials(tmp_path: Path, name: str) -> N
             (each["path"].removeprefix("/v2/") + "?" * bool(each["query"]) + each["query"], each["status"])
             for each in requests
         ]
-    assert found == [("?a=b", 200), ("app/tags/list", 404), ("", 200)]
+    assert found == [("?a=b&a=c", 200), ("app/tags/list", 404), ("", 200)]
 
 
 # --- serve --ephemeral ------------------------------------------------------------------------------------------------

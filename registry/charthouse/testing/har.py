@@ -3,7 +3,7 @@
 Source: HAR 1.2, https://w3c.github.io/web-performance/specs/HAR/Overview.html.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -28,14 +28,14 @@ def _entry(request: Request, origin: str) -> dict[str, Any]:
         "request": {
             "method": request.method,
             "url": f"{origin}{request.path}{query}",
-            "queryString": _pairs(dict(parse_qsl(request.query, keep_blank_values=True))),
-            "headers": _pairs(public(request)["headers"]),
+            "queryString": _pairs(parse_qsl(request.query, keep_blank_values=True)),
+            "headers": _pairs(public(request)["headers"].items()),
             **_SIZES,
         },
         "response": {
             "status": request.status,
             "statusText": _KNOWN.get(request.status, ""),
-            "headers": _pairs(request.answer),
+            "headers": _pairs(request.answer.items()),
             "redirectURL": request.answer.get("location", ""),
             "content": {"size": request.bytes, "mimeType": request.answer.get("content-type", "")},
             **_SIZES,
@@ -48,5 +48,5 @@ def _entry(request: Request, origin: str) -> dict[str, Any]:
 _SIZES: dict[str, Any] = {"httpVersion": "HTTP/1.1", "cookies": [], "headersSize": -1, "bodySize": -1}
 
 
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in values.items()]
+def _pairs(values: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values]
