@@ -6,7 +6,7 @@ import logging
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from charthouse import __version__
+from charthouse import __version__, api
 from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.core import Registry
@@ -32,6 +32,7 @@ def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
     app.state.registry, app.state.origins, app.state.guard = registry, origins, guard
     app.include_router(router)
     app.include_router(endpoint.router)
+    app.mount(api.PREFIX, api.create(registry, guard))
     return app
 
 

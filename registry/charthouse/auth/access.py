@@ -196,6 +196,23 @@ class Directory:
         grants = (*self._of(subjects), *(token.grants if token else ()))
         return Rights(grants, is_administrator=bool(user and user.is_administrator))
 
+    def judge(self, subject: str, repository: RepositoryName, action: str) -> tuple[bool, str]:
+        """Whether a user, or `anonymous`, may do that, and why, in words."""
+        if self.is_open:
+            return True, "there are no users, so everybody may do everything"
+        user = self.users.get(subject)
+        if user is None and subject != ANONYMOUS:
+            return False, f"there is no user {subject}"
+        if user and user.is_disabled:
+            return False, f"{subject} is disabled"
+        rights = self.rights_of("" if subject == ANONYMOUS else subject)
+        if rights.is_administrator:
+            return True, f"{subject} is an administrator"
+        reason = rights.why(action, repository)
+        if reason is None:
+            return False, f"no grant gives {subject} {action} in {repository}"
+        return True, f"granted by: {reason}"
+
     def token_of(self, subject: str) -> ApiToken | None:
         if not subject.startswith(TOKEN):
             return None

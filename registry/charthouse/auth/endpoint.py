@@ -7,11 +7,10 @@ from starlette.responses import JSONResponse, Response
 
 from charthouse.auth import token_request
 from charthouse.auth.guard import Guard
+from charthouse.auth.sign_in import BASIC
 from charthouse.auth.token_request import FORM_LIMIT, PATH, TokenRequest
 from charthouse.errors import RegistryError, Unauthorized
 from charthouse.oci.errors import render
-
-BASIC = {"WWW-Authenticate": 'Basic realm="Charthouse", charset="UTF-8"'}
 
 router = APIRouter()
 

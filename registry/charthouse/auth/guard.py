@@ -17,11 +17,11 @@ from charthouse.auth import token_request
 from charthouse.auth.access import ANONYMOUS, DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
 from charthouse.auth.access_tokens import is_bearer
 from charthouse.auth.scope import CATALOG, SERVICE, Access
-from charthouse.auth.sign_in import Identity, SignIn, shown_user
+from charthouse.auth.sign_in import BASIC, Identity, SignIn, shown_user
 from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
-from charthouse.errors import Denied, RegistryError, TooManyRequests, Unauthorized
+from charthouse.errors import AdministratorMissing, Denied, RegistryError, TooManyRequests, Unauthorized
 from charthouse.names import RepositoryName
 from charthouse.oci.errors import render
 from charthouse.oci.routing import Api, Right, Route
@@ -122,6 +122,29 @@ class Guard:
             refresh_token = await self.registry.logins.add(who.name, request.client, directory)
         token = self.registry.access_tokens.give(who.name, access, directory, who.login)
         return Given(token, access, refresh_token)
+
+    async def administrator(self, scope: Scope) -> Actor:
+        """Whoever may administrate: by a password with each request, and by no token.
+
+        Raises UNAUTHORIZED, DENIED, TOOMANYREQUESTS, and ADMINISTRATOR_MISSING (409) where there are no users.
+        """
+        directory = await self._users.directory()
+        if directory.is_open:
+            raise AdministratorMissing("there are no users: `charthouse init` makes the administrator, on the machine")
+        header = _authorization(scope)
+        if header is None:
+            raise Unauthorized("sign in as an administrator, with user name and password", headers=BASIC)
+        address = _address(scope)
+        try:
+            name = await self._sign_in.by_password(header, directory, address)
+        except Unauthorized as error:
+            self.registry.audit.refuse(shown_user(header, directory), SIGNING_IN, address)
+            raise Unauthorized(error.message, headers=BASIC) from None
+        scope.setdefault("state", {})["user"] = name
+        if not directory.users[name].is_administrator:
+            self.registry.audit.refuse(name, "administrate", address)
+            raise Denied(f"{name} is no administrator")
+        return _actor(scope, name)
 
     async def _identity(self, scope: Scope, directory: Directory) -> Identity:
         header = _authorization(scope)

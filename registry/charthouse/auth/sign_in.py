@@ -32,6 +32,7 @@ class Identity:
 
 NOBODY = Identity()
 UNKNOWN = "(unknown)"
+BASIC = {"WWW-Authenticate": 'Basic realm="Charthouse", charset="UTF-8"'}
 
 
 class SignIn:
@@ -84,6 +85,13 @@ class SignIn:
         name = await self._basic(header, directory, address)
         if name is None:
             raise Unauthorized("sign in with a user name and a password, or with an API token")
+        return name
+
+    async def by_password(self, header: str, directory: Directory, address: str) -> str:
+        """A user's name, shown by his own password alone. Raises UNAUTHORIZED, TOOMANYREQUESTS."""
+        name = await self._basic(header, directory, address)
+        if name is None:
+            raise Unauthorized("sign in with user name and password: tokens do not count here")
         return name
 
     def close(self) -> None:

@@ -187,4 +187,13 @@ def _grant(connection: Connection, grant: Grant, of_file: Mapping[str, User] | N
 
 def _known(connection: Connection, query: Callable[..., bool], /, *args: str, **kwargs: bool) -> None:
     if not query(connection, *args, **kwargs):
-        raise UserUnknown(f"there is no {' '.join(args[:2] if query is not queries.set_password else args[:1])}")
+        raise UserUnknown(f"there is no {_UNKNOWN[query].format(*args)}")
+
+
+_UNKNOWN: Mapping[Callable[..., bool], str] = {
+    queries.set_password: "user {0}",
+    queries.set_disabled: "user {0}",
+    queries.remove_user: "user {0}",
+    queries.remove_member: "member {1} of the group {0}",
+    queries.remove_grant: "grant to {0} for {1}",
+}

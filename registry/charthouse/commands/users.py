@@ -357,27 +357,9 @@ def judge(
     """
     (word,) = parse_actions(action)
     directory = _directory(data, database, config)
-    allowed, why = _judge(directory, subject, RepositoryName.parse(repository), word)
+    allowed, why = directory.judge(subject, RepositoryName.parse(repository), word)
     typer.echo(f"{'yes' if allowed else 'no'}: {why}")
     raise typer.Exit(0 if allowed else 1)
-
-
-def _judge(directory: Directory, subject: str, repository: RepositoryName, action: str) -> tuple[bool, str]:
-    rights = directory.rights_of("" if subject == ANONYMOUS else subject)
-    found = directory.users.get(subject)
-    if directory.is_open:
-        return True, "there are no users, so everybody may do everything"
-    if found is None and subject != ANONYMOUS:
-        return False, f"there is no user {subject}"
-    if found and found.is_disabled:
-        return False, f"{subject} is disabled"
-    if rights.is_administrator:
-        return True, f"{subject} is an administrator"
-    reason = rights.why(action, repository)
-    return (
-        reason is not None,
-        f"granted by: {reason}" if reason else f"no grant gives {subject} {action} in {repository}",
-    )
 
 
 def _directory(data: Path | None, database: str | None, config: Path | None) -> Directory:

@@ -1,0 +1,253 @@
+"""`/api/v1`: for administrators alone, and as OpenAPI says it."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from charthouse.auth import passwords
+from charthouse.auth.access import Pattern, parse_actions
+from charthouse.core import Registry
+from support.server import serving
+from support.tools import ROOT
+
+PASSWORD = "correct horse battery"
+API = "/api/v1"
+NEW_PASSWORD = "another horse, other staples"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that cost a test nothing."""
+    context = passwords.Passwords()._context
+    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
+    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
+
+
+@pytest.fixture
+async def closed(app, quick: None) -> Registry:
+    """An administrator, and ann, who is in devs and has a grant; a token ci."""
+    registry: Registry = app.registry
+    await registry.users.add("admin", PASSWORD, administrator=True)
+    await registry.users.add("ann", PASSWORD)
+    await registry.users.add_to_group("devs", "ann")
+    await registry.users.grant("ann", Pattern("team-a/*"), parse_actions("pull,push"))
+    await registry.api_tokens.add("ci", [Pattern("*")], parse_actions("pull,push,overwrite,delete"), None)
+    return registry
+
+
+@pytest.fixture
+async def admin(closed: Registry, client: httpx.AsyncClient) -> httpx.AsyncClient:
+    client.auth = httpx.BasicAuth("admin", PASSWORD)
+    return client
+
+
+def described() -> dict[str, Any]:
+    """OpenAPI's description, which is the same whatever the registry."""
+    from charthouse import api
+
+    document: dict[str, Any] = api.create(None, None).openapi()  # type: ignore[arg-type]
+    return document
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path, operation)
+        for path, methods in described()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def example(operation: dict[str, Any], path: str) -> dict[str, Any]:
+    """A request made of the description's own examples."""
+    query: dict[str, Any] = {}
+    for parameter in operation.get("parameters", []):
+        found = parameter["schema"].get("examples") or parameter.get("examples")
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", found[0])
+        elif parameter["required"]:
+            query[parameter["name"]] = found[0]
+    request: dict[str, Any] = {"url": API + path, "params": query}
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        properties = described()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
+        request["json"] = {name: value["examples"][0] for name, value in properties.items() if "examples" in value}
+    return request
+
+
+OPERATIONS = operations()
+named = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=lambda case: str(case)[:40])
+
+
+@named
+async def test_the_example_of_each_operation_is_answered_as_it_says(closed, admin, method, path, operation):
+    if (method, path) == ("POST", "/users"):
+        await closed.users.remove("ann")
+    if (method, path) == ("POST", "/tokens"):
+        await closed.api_tokens.revoke("ci")
+    response = await admin.request(method, **example(operation, path))
+    (promised,) = [int(status) for status in operation["responses"] if status.startswith("2")]
+    assert response.status_code == promised, response.text
+    assert (promised == 204) == (response.content == b"")
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@named
+async def test_nobody_but_an_administrator_gets_anything(closed, client, method, path, operation):
+    """Whoever he is, whatever he shows: and nothing has changed afterwards."""
+    await closed.users.add("off", PASSWORD, administrator=True)
+    await closed.users.set_disabled("off", disabled=True)
+    secret = await closed.api_tokens.add("other", [Pattern("*")], parse_actions("pull,push,overwrite,delete"), None)
+    asked = {"service": "charthouse", "scope": "repository:team-a/app:pull,push registry:catalog:*"}
+    token = (await client.get("/token", params=asked, auth=("admin", PASSWORD))).json()["token"]
+    before = await closed.users.directory()
+    request = example(operation, path)
+    callers = [
+        (401, {}),
+        (401, {"auth": ("admin", "wrong")}),
+        (401, {"auth": ("nobody", PASSWORD)}),
+        (401, {"auth": ("off", PASSWORD)}),
+        (401, {"auth": ("admin", secret)}),
+        (401, {"headers": bearer(secret)}),
+        (401, {"headers": bearer(token)}),
+        (403, {"auth": ("ann", PASSWORD)}),
+    ]
+    for status, shown in callers:
+        response = await client.request(method, **request, **shown)
+        assert response.status_code == status, (shown, response.text)
+        assert response.json()["errors"][0]["message"]
+        assert ("www-authenticate" in response.headers) == (status == 401)
+    assert await closed.users.directory() is before
+
+
+async def test_an_open_registry_says_how_to_close_it(client):
+    response = await client.get(f"{API}/users")
+    assert response.status_code == 409
+    assert "charthouse init" in response.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("field", ["administrator", "is_administrator", "has_admin_role", "groups", "name"])
+async def test_a_field_that_there_is_not_is_refused_and_changes_nothing(closed, admin, field):
+    response = await admin.patch(f"{API}/users/ann", json={"disabled": True, field: True})
+    assert response.status_code == 422
+    assert field in response.json()["errors"][0]["message"]
+    assert not (await closed.users.directory()).users["ann"].is_disabled
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", None])
+async def test_what_a_page_of_another_site_can_send_changes_nothing(closed, admin, media_type):
+    """It has no application/json without asking first (CVE-2021-32677)."""
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    body = json.dumps({"name": "eve", "password": PASSWORD, "administrator": True}).encode()
+    response = await admin.post(f"{API}/users", content=body, headers=headers)
+    assert response.status_code == 422
+    assert "eve" not in (await closed.users.directory()).users
+
+
+async def test_a_refusal_does_not_repeat_a_password(admin):
+    response = await admin.post(f"{API}/users", json={"name": "x", "password": ["hunter2"], "more": "hunter2"})
+    assert response.status_code == 422
+    assert "hunter2" not in response.text
+    short = await admin.post(f"{API}/users", json={"name": "x", "password": "hunter2"})
+    assert short.status_code in (400, 401)
+    assert "hunter2" not in short.text
+
+
+async def test_it_says_what_the_command_says(closed, admin):
+    refusals = [
+        (await admin.post(f"{API}/users", json={"name": "ann", "password": NEW_PASSWORD}), 409, "user ann already"),
+        (await admin.delete(f"{API}/users/bob"), 404, "no user bob"),
+        (await admin.delete(f"{API}/users/admin"), 409, "last administrator"),
+        (await admin.patch(f"{API}/users/admin", json={"disabled": True}), 409, "last administrator"),
+        (
+            await admin.put(f"{API}/grants", json={"subject": "ann", "pattern": "A/*", "actions": ["pull"]}),
+            400,
+            "is no pattern",
+        ),
+        (await admin.delete(f"{API}/tokens/none"), 404, "no token"),
+        (await admin.get(f"{API}/nothing"), 404, "Not Found"),
+        (await admin.put(f"{API}/users"), 405, "Not Allowed"),
+    ]
+    for response, status, words in refusals:
+        assert response.status_code == status, response.text
+        assert words in response.json()["errors"][0]["message"]
+
+
+async def test_a_change_counts_at_the_next_request_and_is_in_the_audit_with_its_caller(closed, admin, client):
+    assert (await client.get("/v2/", auth=("ann", PASSWORD))).status_code == 200
+    assert (await admin.patch(f"{API}/users/ann", json={"disabled": True})).status_code == 200
+    assert (await client.get("/v2/", auth=("ann", PASSWORD))).status_code == 401
+    assert (
+        await admin.patch(f"{API}/users/ann", json={"disabled": False, "password": NEW_PASSWORD})
+    ).status_code == 200
+    assert (await client.get("/v2/", auth=("ann", NEW_PASSWORD))).status_code == 200
+    found = (await admin.get(f"{API}/audit", params={"who": "admin"})).json()["entries"]
+    assert [(row["action"], row["target"]) for row in found] == [
+        ("user disable", "ann"),
+        ("user passwd", "ann"),
+        ("user enable", "ann"),
+    ]
+    assert {row["address"] for row in found} == {"127.0.0.1"}
+
+
+async def test_the_audit_comes_in_pages(closed, admin):
+    whole = (await admin.get(f"{API}/audit")).json()
+    assert whole["after"] is None
+    pages: list[Any] = []
+    after: int | None = 0
+    while after is not None:
+        page = (await admin.get(f"{API}/audit", params={"after": after, "limit": 2})).json()
+        pages += page["entries"]
+        after = page["after"]
+    assert pages == whole["entries"]
+
+
+async def test_the_description_is_there_for_whoever_asks_and_loads_nothing(closed, client):
+    response = await client.get(f"{API}/openapi.json")
+    assert response.status_code == 200
+    assert response.json()["paths"].keys() == described()["paths"].keys()
+    assert (await client.get(f"{API}/docs")).status_code == 404
+
+
+async def test_wrong_passwords_are_slowed_here_too(closed, client):
+    statuses = [(await client.get(f"{API}/whoami", auth=("admin", "wrong"))).status_code for _ in range(7)]
+    assert statuses == [401] * 5 + [429] * 2
+
+
+def test_the_page_of_documentation_does_what_it_shows(tmp_path: Path, start_closed: Callable[[Path], str]):
+    """Each block of docs/api.md, as it stands, one after the other."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/api.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 3
+    script = "set -eu\n" + "\n".join(blocks).replace("http://localhost:5000", start_closed(tmp_path))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.fixture
+def start_closed():
+    """A real server, whose administrator has the page's password."""
+    import contextlib
+
+    with contextlib.ExitStack() as running_servers:
+
+        def begin(folder: Path) -> str:
+            server = running_servers.enter_context(serving(folder))
+            command = [
+                str(Path(ROOT) / ".venv/bin/charthouse"),
+                "init",
+                "--password-stdin",
+                "--data",
+                str(server.settings.data),
+            ]
+            subprocess.run(command, input="correct horse battery staple\n", text=True, check=True, capture_output=True)
+            return f"http://127.0.0.1:{server.port}"
+
+        yield begin
