@@ -354,7 +354,7 @@ def test_what_is_read_apart_is_what_a_thread_reads():
         apart.close()
 
 
-@pytest.mark.provokes("there is no blob")
+@pytest.mark.provokes("there is no blob", surely=False)
 async def test_a_registry_that_ends_just_after_a_push_ends(settings, clock):
     """Whatever the reader is about at that moment: again and again, a moment later each time."""
     for moment in range(12):

@@ -240,6 +240,7 @@ class Image:
 
 
 @pytest.mark.clients  # takes half a minute, and the network where pip has nothing cached
+@pytest.mark.provokes("Connection refused")
 def test_the_dockerfile_makes_a_registry_that_is_healthy(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root may give a folder to another user, as the Dockerfile does")
@@ -287,6 +288,7 @@ def test_a_service_container_for_tests_needs_its_variables_alone(service: int, t
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.provokes("Connection refused")
 def test_the_health_check_speaks_tls_where_the_certificate_is_a_variable(tmp_path: Path) -> None:
     server = str(self_signed(tmp_path / "tls", [], time.time()).server)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # has a `python`, as the image does

@@ -16,7 +16,7 @@ from hypothesis import given, settings as example_settings, strategies as st
 
 import charthouse
 from charthouse import manifest, names, origin, uploads
-from charthouse.auth import access, methods, scope, token_request, tokens
+from charthouse.auth import access, htpasswd, methods, scope, token_request, tokens
 from charthouse.errors import RegistryError
 from charthouse.helm import archive, documents, metadata, provenance, schema, sources, versions
 from charthouse.hosts import is_local
@@ -79,6 +79,7 @@ TEXT: dict[str, tuple[Callable[[str], object], type[Exception] | tuple[type[Exce
 }
 BYTES: dict[str, tuple[Callable[[bytes], object], type[Exception] | tuple[type[Exception], ...]]] = {
     "manifest.parse": (lambda body: manifest.parse(body, manifest.OCI_MANIFEST), RegistryError),
+    "auth.htpasswd.parse": (lambda content: htpasswd.parse(content, Path("htpasswd")), ()),
     "auth.token_request.parse_get": (lambda query: token_request.parse_get(query, None), RegistryError),
     "auth.token_request.parse_post": (token_request.parse_post, RegistryError),
     "helm.archive.read": (archive.read, archive.ArchiveInvalid),

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from charthouse.audit import ON_THE_MACHINE
 from charthouse.auth.access import ACTIONS, Pattern, parse_actions
 from charthouse.commands import (
     ConfigOption,
@@ -155,6 +154,7 @@ def rotate(
 
       charthouse token-keys rotate --forget
     """
+    from charthouse.audit import ON_THE_MACHINE
     from charthouse.auth import keys
     from charthouse.composition import is_there
 
