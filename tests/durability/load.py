@@ -39,18 +39,18 @@ class Pusher:
 
     def step(self, client: Client) -> None:
         kinds: dict[Callable[[], tuple[Image, str | None]], int]
-        kinds = {self._new: 4, self._overwrite: 3, self._refer: 2, self._chart: 1}
+        kinds = {self.new: 4, self._overwrite: 3, self._refer: 2, self._chart: 1}
         (kind,) = self._dice.choices(list(kinds), list(kinds.values()))
         made, tag = kind()
         self.push(client, made, tag)
-        if kind == self._new:
+        if kind == self.new:
             self._subjects = [*self._subjects, made.digest][-5:]
             if self._dice.random() < 0.5:
                 self._load.offer(self.repository, made.digest, tag if self._dice.random() < 0.5 else None)
 
     def push(self, client: Client, made: Image, tag: str | None) -> None:
         for content in made.blobs:
-            self._push_blob(client, content)
+            self.push_blob(client, content)
         self._ledger.begin_push(self.repository, made, tag)
         answer = client(
             "PUT", f"/v2/{self.repository}/manifests/{tag or made.digest}", made.body, content_type=OCI_MANIFEST
@@ -59,7 +59,7 @@ class Pusher:
             raise Refused(f"PUT of a manifest: {answer}")
         self._ledger.pushed(self.repository, made, tag)
 
-    def _push_blob(self, client: Client, content: bytes) -> None:
+    def push_blob(self, client: Client, content: bytes) -> None:
         """In one request, in two, or in pieces; or mounted from a neighbour, who may have it."""
         digest, url = Digest.of(content), f"/v2/{self.repository}/blobs/uploads/"
         way = self._dice.choice(["post", "put", "patch", "mount"])
@@ -83,7 +83,7 @@ class Pusher:
         """Small enough to be a row, or large enough to be a file."""
         return self._dice.randbytes(self._dice.choice([100, 5000, 20_000]))
 
-    def _new(self) -> tuple[Image, str | None]:
+    def new(self) -> tuple[Image, str | None]:
         return self._image(), f"v{next(self._numbers)}"
 
     def _overwrite(self) -> tuple[Image, str | None]:
@@ -115,7 +115,7 @@ class Load:
         self.ledger = Ledger()
         self._offered: list[tuple[str, Digest, str | None]] = []
         self._names = [f"load/p{number}" for number in range(pushers)]
-        self._pushers = [Pusher(self, name, random.Random(dice.random())) for name in self._names]
+        self.pushers = [Pusher(self, name, random.Random(dice.random())) for name in self._names]
         self._deleters = [random.Random(dice.random()) for _ in range(deleters)]
         self._progress = threading.Condition()
 
@@ -159,7 +159,7 @@ class Running:
         self._done = 0
         self._goals: dict[int, Callable[[], None]] = {}
         workers = [
-            *((load._pusher, each) for each in load._pushers),
+            *((load._pusher, each) for each in load.pushers),
             *((load._deleter, each) for each in load._deleters),
         ]
         self._threads = ThreadPoolExecutor(len(workers))

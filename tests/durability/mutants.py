@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from charthouse.blobs.filesystem import FilesystemStore
+from charthouse.collection import Collector
 from charthouse.core import Registry
 from charthouse.database.sqlite import Writer
 from charthouse.names import Digest
+from charthouse.pull_cache import PullCache
 
 
 def apply(name: str) -> None:
@@ -72,9 +74,23 @@ def names_before_the_rename() -> None:
     Registry._name_file = name_first  # type: ignore[method-assign]
 
 
+def answers_from_a_stale_cache() -> None:
+    async def always(*_: object) -> bool:
+        return True
+
+    PullCache._holds = always  # type: ignore[method-assign]
+    PullCache.at_once = lambda *_: None  # type: ignore[method-assign]
+
+
+def forgets_the_grace() -> None:
+    Collector._cutoff = lambda _, moment: moment.now + 1  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "without the file fsync": without_the_file_fsync,
     "without the folder fsync": without_the_folder_fsync,
     "answers before COMMIT": answers_before_commit,
     "names before the rename": names_before_the_rename,
+    "answers from a stale cache": answers_from_a_stale_cache,
+    "forgets the grace": forgets_the_grace,
 }

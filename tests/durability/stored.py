@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from charthouse import clocks
 from charthouse.composition import open_registry
 from charthouse.database import Connection
 from charthouse.settings import Settings
@@ -18,6 +19,7 @@ A_YEAR = 365 * 24 * 3600
 class Stored:
     damaged: list[str]  # keys of named files without their bytes
     unnamed: list[str]  # files that no row names: a crash may leave some
+    unnamed_left: list[str]  # of them, after a collection
     uploads: int  # files of unfinished uploads, which went when they had expired
     uploads_left: list[str]  # and what did not go
 
@@ -26,16 +28,37 @@ def look(settings: Settings) -> Stored:
     return asyncio.run(_look(settings))
 
 
+def collect(settings: Settings) -> None:
+    """A pass of garbage collection now, beside a server."""
+    asyncio.run(_collect(settings))
+
+
+async def _collect(settings: Settings) -> None:
+    registry = await open_registry(settings)
+    try:
+        await registry.collector.run()
+    finally:
+        await registry.close()
+
+
 async def _look(settings: Settings) -> Stored:
-    registry = await open_registry(settings, clock=lambda: time.time() + A_YEAR)
+    registry = await open_registry(settings, clock=lambda: time.time() + A_YEAR, steady=clocks.steady)
     try:
         named = await registry._database.scan(_named)
         blobs, uploads = settings.data / "blobs", settings.data / "uploads"
         files = {str(path.relative_to(blobs)) for path in blobs.rglob("*") if path.is_file()}
         damaged = [key for key, digest in named.items() if key not in files or _digest(blobs / key, digest) != digest]
         count = len(list(uploads.iterdir()))
-        await registry.forget_stale_uploads()
-        return Stored(damaged, sorted(files - named.keys()), count, sorted(path.name for path in uploads.iterdir()))
+        await registry.collector.run()  # finds that the clock was set
+        await registry.collector.run()
+        left = {str(path.relative_to(blobs)) for path in blobs.rglob("*") if path.is_file()}
+        return Stored(
+            damaged,
+            sorted(files - named.keys()),
+            sorted(left - (await registry._database.scan(_named)).keys()),
+            count,
+            sorted(path.name for path in uploads.iterdir()),
+        )
     finally:
         await registry.close()
 

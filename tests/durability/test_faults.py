@@ -177,6 +177,7 @@ def test_a_fault_at_any_call_loses_nothing_acknowledged(
     assert not lost, tell("at the end", ledger, lost)
     assert not stored.damaged
     assert not stored.uploads_left
+    assert not stored.unnamed_left
 
 
 def some_of_each(everywhere: list[tuple[str, Point, str]], dice: random.Random) -> list[tuple[str, Point, str]]:
