@@ -19,11 +19,22 @@ class Size:
     steps: int  # of the stateful model
     rots: int  # files of blobs that are damaged
     fills: int  # of the disk
+    seconds_of_collection: int  # beside ten clients
 
 
 SIZES = {
     "small": Size(
-        kills=2, kills_postgres=1, cuts=2, points=3, clients=3, operations=60, jumps=2, steps=3_000, rots=3, fills=1
+        kills=2,
+        kills_postgres=1,
+        cuts=2,
+        points=3,
+        clients=3,
+        operations=60,
+        jumps=2,
+        steps=3_000,
+        rots=3,
+        fills=1,
+        seconds_of_collection=2,
     ),
     "ci": Size(
         kills=25,
@@ -36,6 +47,7 @@ SIZES = {
         steps=5_000,
         rots=20,
         fills=1,
+        seconds_of_collection=60,
     ),
     "soak": Size(
         kills=1_000,
@@ -48,6 +60,7 @@ SIZES = {
         steps=500_000,
         rots=500,
         fills=20,
+        seconds_of_collection=3 * 3600,
     ),
 }
 
