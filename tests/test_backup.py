@@ -5,6 +5,8 @@ import json
 import os
 import secrets
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -555,3 +557,17 @@ async def test_a_person_backs_up_and_restores(tmp_path: Path, database_url: str,
     done = run("restore", tmp_path / "backup", "--data", tmp_path / "third", status=1)
     assert f"blob {Digest.of(content)}: the backup does not have it\n" in done.stderr
     assert f"  {repository}:{tag}\n" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["backup", "/proc/nope"], ["restore", "backup", "--data", "/proc/nope"]])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words):
+    """And nobody's traceback."""
+    monkeypatch.chdir(tmp_path)
+    charthouse = [sys.executable, "-m", "charthouse"]
+    with serving(tmp_path) as server:
+        data = ["--data", str(server.settings.data)]
+        subprocess.run([*charthouse, "backup", "backup", *data], check=True, capture_output=True)
+        said = [*charthouse, *words, *(data if words[0] == "backup" else [])]
+        done = subprocess.run(said, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("charthouse: /proc/nope: ")

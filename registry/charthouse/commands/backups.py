@@ -1,11 +1,14 @@
 """What is stored, out of a registry and into another: `charthouse backup` and `restore`."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charthouse.commands import ConfigOption, DatabaseOption, DataOption, existing, with_registry
+from charthouse.errors import VaultError
 
 if TYPE_CHECKING:
     from charthouse.backup import Copied
@@ -38,16 +41,17 @@ def backup(
     from charthouse.vaults import open_writer
 
     settings = existing(data, database, config)
-    vault = open_writer(place)
 
     async def run(registry: "Registry") -> "Copied":
         with listing.progress(await registry.backup.count()) as advance:
             return await registry.backup.run(vault, advance)
 
-    try:
-        copied = with_registry(settings, run)
-    finally:
-        vault.close()
+    with _in_one_line():
+        vault = open_writer(place)
+        try:
+            copied = with_registry(settings, run)
+        finally:
+            vault.close()
     for digest, how in copied.damaged.items():
         typer.echo(f"damaged: blob {digest}, {how}")
     typer.echo(
@@ -82,7 +86,6 @@ def restore(
     from charthouse.verification import Pace
 
     settings = load({"data": data, "database": database}, config)
-    vault = open_reader(place)
 
     async def opening(settings: "Settings") -> "Registry":
         return await open_registry(settings, restoring=True)
@@ -93,11 +96,23 @@ def restore(
                 advance(fault, by=0)
         return [checked async for checked in registry.verification.run(Pace(0), deep=False)]
 
-    try:
-        with restoring(settings, vault) as taken:
-            found = with_registry(settings, run, opening)
-    finally:
-        vault.close()
+    with _in_one_line():
+        vault = open_reader(place)
+        try:
+            with restoring(settings, vault) as taken:
+                found = with_registry(settings, run, opening)
+        finally:
+            vault.close()
     listing.print_checked(found, as_json=False)
     typer.echo(f"restored {place} to {settings.data.absolute()}{' and PostgreSQL' if settings.database else ''}")
     raise typer.Exit(1 if any(checked.how for checked in found) else 0)
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What the system says of a folder that cannot be written, or a disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise VaultError(f"{where}{error.strerror or error}; nothing that was backed up before is lost") from None
