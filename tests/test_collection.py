@@ -14,7 +14,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.util import await_only
 
 from charthouse import transactions
-from charthouse.app import Application, _collect_garbage
+from charthouse.app import Application, _collect_once
 from charthouse.collection import Report, expired
 from charthouse.composition import open_registry
 from charthouse.core import Caller, Registry
@@ -503,7 +503,7 @@ async def test_the_server_collects_by_itself_and_writes_a_line_when_something_we
     caplog.set_level(logging.INFO)
     for _ in range(2):
         clock.now += GRACE
-        await _collect_garbage(app.registry)
+        await _collect_once(app.registry)
         clock.now += 3600
     lines = [record.getMessage() for record in caplog.records if record.name == "charthouse.app"]
     assert lines == ["garbage collection removed 1 blob of 2 bytes"]
@@ -543,6 +543,14 @@ class TestClocks:
         clock.now += 1
         steady.now += 1
         assert (await registry.collector.run()).blobs == 2
+
+    async def test_a_clock_that_is_set_before_the_first_pass_deletes_nothing_either(self, registry, clock, steady):
+        await registry.collector.begin()
+        await registry.push_blob(NAME, CALLER, Digest.of(SMALL), pieces(SMALL))
+        clock.now += 365 * 86400
+        steady.now += 60
+        await registry.collector.begin()  # another server of the same registry
+        assert numbers(await registry.collector.run()) == {"waiting": 1}
 
     async def test_a_clock_that_was_set_for_a_while_deletes_nothing_either(self, registry, clock, steady):
         await registry.collector.run()

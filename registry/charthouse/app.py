@@ -157,7 +157,7 @@ def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
     yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
     yield _repeat(registry.audit.forget_old, HOUSEKEEPING_EVERY)
     if every:
-        yield _repeat(partial(_collect_garbage, registry), every, after=min(every, QUIET_START))
+        yield _collect_garbage(registry, every)
 
 
 async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int = 0) -> None:
@@ -171,7 +171,12 @@ async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int 
         await asyncio.sleep(every)
 
 
-async def _collect_garbage(registry: Registry) -> None:
+async def _collect_garbage(registry: Registry, every: int) -> None:
+    await registry.collector.begin()
+    await _repeat(partial(_collect_once, registry), every, after=min(every, QUIET_START))
+
+
+async def _collect_once(registry: Registry) -> None:
     report = await registry.collector.run_when_due()
     if report is not None and not report.is_empty:
         log.info("garbage collection removed %s", report)

@@ -103,6 +103,10 @@ class Collector:
         assert report is not None  # noqa: S101 - it is always due
         return report
 
+    async def begin(self) -> None:
+        """Notes the clocks of a new registry: else nobody would see that one was set before the first pass."""
+        await self._database.write(statements.begin_clocks, self._moment())
+
     async def plan(self) -> Report:
         """What a pass would remove now, and why. It changes nothing, and does not look at the clocks."""
         moment = self._moment()

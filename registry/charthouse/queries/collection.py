@@ -15,6 +15,9 @@ _TAKE_PASS = text("""
     INSERT INTO collection_passes (id, begun_at, steady, boot) VALUES (1, :now, :steady, :boot)
     ON CONFLICT (id) DO UPDATE SET begun_at = excluded.begun_at, steady = excluded.steady, boot = excluded.boot
     WHERE collection_passes.begun_at <= :due OR collection_passes.begun_at > :now""")
+_BEGIN_CLOCKS = text("""
+    INSERT INTO collection_passes (id, begun_at, steady, boot) VALUES (1, :now, :steady, :boot)
+    ON CONFLICT (id) DO NOTHING""")
 _BEGIN_GRACES_ANEW = text("UPDATE repository_blobs SET unnamed_since = :now WHERE unnamed_since IS NOT NULL")
 _BEGIN_EXPIRIES_ANEW = text("""
     UPDATE manifests SET untagged_since = :now WHERE NOT EXISTS (
@@ -117,6 +120,11 @@ class Untagged:
 
 
 # --- passes -----------------------------------------------------------------------------------------------------------
+
+
+def begin_clocks(connection: Connection, moment: Moment) -> None:
+    """As if a pass had been, where there was none yet: what later ones compare the clocks with."""
+    connection.execute(_BEGIN_CLOCKS, {"now": moment.now, "steady": moment.steady, "boot": moment.boot})
 
 
 def take_pass(connection: Connection, moment: Moment, due: int) -> tuple[bool, Moment | None]:
