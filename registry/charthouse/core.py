@@ -21,7 +21,7 @@ from charthouse.auth.issued import ApiTokens
 from charthouse.auth.logins import Logins
 from charthouse.auth.users import Users
 from charthouse.backup import Backup
-from charthouse.blobs import BlobStore, Damage, Upload, UploadBusy, UploadEnded
+from charthouse.blobs import BlobStore, Upload, UploadBusy, UploadEnded
 from charthouse.clocks import Clock
 from charthouse.collection import Collector
 from charthouse.database import Database
@@ -48,6 +48,7 @@ from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.namespaces import Namespaces
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
+from charthouse.reading import WHOLE_LIMIT, Reading, digest_of
 from charthouse.reserve import MakingRoom, Reserve
 from charthouse.settings import Settings
 from charthouse.uploads import UploadIds
@@ -57,8 +58,6 @@ log = logging.getLogger(__name__)
 
 Pieces = AsyncIterator[bytes]
 
-WHOLE_LIMIT = 1024 * 1024  # bytes of a blob that is kept in memory until it is all there
-HASHED_AT_ONCE = 64 * 1024  # bytes: 60 µs, what a change of threads costs as well
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
 GRACE_SHARE = 10  # parts of the grace: answers closer together than one are recorded once
@@ -116,6 +115,7 @@ class Registry:
         self._store = store
         self._upload_ids = upload_ids
         self._clock = clock
+        self._reading = Reading(database, store, self._now)
         self._admission = Admission(settings)
         self.users = Users(database, self._now, settings.htpasswd)
         self.api_tokens = ApiTokens(database, self._now, is_closed=settings.htpasswd is not None)
@@ -127,7 +127,7 @@ class Registry:
         limits = Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
         self.backup = Backup(database, store, self._now)
-        self.extraction = Extraction(database, self._stored_content, Inspector(limits, apart=True), self._now)
+        self.extraction = Extraction(database, self._reading.content_of, Inspector(limits, apart=True), self._now)
 
     # --- pull ---------------------------------------------------------------------------------------------------------
 
@@ -137,11 +137,7 @@ class Registry:
         if found is None:
             await self._demand(repository)
             raise ManifestUnknown(f"{repository} has no manifest {reference}")
-        if found.damage:
-            raise _damaged_manifest(repository, found)
-        actual = Digest.of(found.content, Digest(found.digest).algorithm)
-        if actual != found.digest:
-            raise await self._found_damaged_manifest(repository, found, f"its bytes have the digest {actual}")
+        await self._reading.check_manifest(repository, found)
         return found
 
     async def stat_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
@@ -157,7 +153,9 @@ class Registry:
     async def get_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
         """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN (500 for one that is damaged)."""
         found = await self._find_blob(repository, digest)
-        return Blob(digest, found.size, self._reader(found), found.generation, found.unnamed_since is None)
+        return Blob(
+            digest, found.size, partial(self._reading.pieces, found), found.generation, found.unnamed_since is None
+        )
 
     async def _find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob:
         found = await self._database.read(queries.find_blob, repository, digest)
@@ -166,8 +164,7 @@ class Registry:
         if found is None:
             await self._demand(repository)
             raise BlobUnknown(f"{repository} has no blob {digest}")
-        if found.damage:
-            raise _damaged(found, found.damage)
+        self._reading.check_blob(found)
         return found
 
     def _needs_grace(self, blob: StoredBlob) -> bool:
@@ -185,62 +182,6 @@ class Registry:
             return await self.get_blob(repository, digest)
         except BlobDamaged as damaged:
             raise BlobUnknown(damaged.message) from None
-
-    def _reader(self, blob: StoredBlob) -> Callable[[int, int], Pieces]:
-        async def read(start: int, length: int) -> Pieces:
-            if length == blob.size <= WHOLE_LIMIT:
-                yield await self._whole(blob)
-                return
-            async for piece in self._pieces(blob, start, length):
-                yield piece
-
-        return read
-
-    async def _whole(self, blob: StoredBlob) -> bytes:
-        """All its bytes, having seen that they are what was pushed."""
-        content = b"".join([piece async for piece in self._pieces(blob, 0, blob.size)])
-        actual = await _digest_of(content, Digest(blob.digest).algorithm)
-        if actual != blob.digest:
-            raise await self._found_damage(blob, f"its bytes have the digest {actual}")
-        return content
-
-    async def _pieces(self, blob: StoredBlob, start: int, length: int) -> Pieces:
-        if blob.key is None:
-            yield (blob.content or b"")[start : start + length]
-            return
-        try:
-            async for piece in self._store.read(blob.key, blob.size, start, length):
-                yield piece
-        except Damage as damage:
-            raise await self._found_damage(blob, damage.how) from damage
-
-    async def _found_damage(self, blob: StoredBlob, how: str) -> RegistryError:
-        """Gives alarm, and lets everybody know before the next answer. Returns what to raise."""
-        try:
-            is_so = await self._database.write(transactions.mark_blob, blob, how, self._now())
-        except Exception:
-            log.exception("that a blob is damaged could not be remembered")
-            is_so = True
-        if not is_so:
-            return BlobUnknown(f"blob {blob.digest} was deleted or pushed again while it was read")
-        error = _damaged(blob, how)
-        log.critical("%s", error.message)
-        return error
-
-    async def _found_damaged_manifest(
-        self, repository: RepositoryName, manifest: StoredManifest, how: str
-    ) -> RegistryError:
-        """The same for a manifest's own bytes."""
-        try:
-            is_so = await self._database.write(transactions.mark_manifest, repository, manifest, how, self._now())
-        except Exception:
-            log.exception("that a manifest is damaged could not be remembered")
-            is_so = True
-        if not is_so:
-            return ManifestUnknown(f"{repository}@{manifest.digest} was deleted or pushed again while it was read")
-        error = _damaged_manifest(repository, manifest)
-        log.critical("%s (%s)", error.message, how)
-        return error
 
     async def _demand(self, repository: RepositoryName) -> None:
         if await self._database.read(queries.repository_id, repository) is None:
@@ -363,7 +304,7 @@ class Registry:
         if len(content) <= self.settings.inline_blobs:
             await self._push_inline(repository, digest, content)
             return
-        _compare(await _digest_of(content, digest.algorithm), digest)
+        _compare(await digest_of(content, digest.algorithm), digest)
         await self._name_file(repository, digest, len(content), partial(self._store.put, upload_id, content))
 
     async def _name_file(
@@ -521,20 +462,11 @@ class Registry:
             now=self._now(),
         )
 
-    async def _stored_content(self, digest: Digest) -> bytes:
-        """For the registry's own use, whoever holds the blob. Raises BLOB_UNKNOWN."""
-        found = await self._database.read(queries.stored_blob, digest)
-        if found is None:
-            raise BlobUnknown(f"there is no blob {digest}")
-        if found.damage:
-            raise _damaged(found, found.damage)
-        return await self._whole(found)
-
     async def _content(self, repository: RepositoryName, descriptor: Descriptor) -> bytes:
         found = await self._find_blob(repository, descriptor.digest)
         if found.size > ARCHIVE_LIMIT:
             raise ManifestInvalid(f"{descriptor.digest} has {found.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
-        return await self._whole(found)
+        return await self._reading.whole(found)
 
     # --- discovery ----------------------------------------------------------------------------------------------------
 
@@ -637,20 +569,6 @@ class Registry:
 def _compare(found: Digest, expected: Digest) -> None:
     if found != expected:
         raise DigestInvalid(f"the content has the digest {found}, not {expected}")
-
-
-async def _digest_of(content: bytes, algorithm: str) -> Digest:
-    hashed = partial(Digest.of, content, algorithm)
-    return hashed() if len(content) <= HASHED_AT_ONCE else await asyncio.to_thread(hashed)
-
-
-def _damaged(blob: StoredBlob, how: str) -> BlobDamaged:
-    return BlobDamaged(f"blob {blob.digest} is damaged, {how}: push it again")
-
-
-def _damaged_manifest(repository: RepositoryName, manifest: StoredManifest) -> ManifestDamaged:
-    what = f"{manifest.damage}, which it names, is" if manifest.damage not in (None, manifest.digest) else "it is"
-    return ManifestDamaged(f"{repository} cannot give manifest {manifest.digest}, {what} damaged: push it again")
 
 
 def _ended() -> BlobUploadUnknown:
