@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -215,6 +216,30 @@ async def test_the_description_is_there_for_whoever_asks_and_loads_nothing(close
     assert response.status_code == 200
     assert response.json()["paths"].keys() == described()["paths"].keys()
     assert (await client.get(f"{API}/docs")).status_code == 404
+
+
+HOSTILE = ["\0", "a\0b", "%00", "\ud800", "é", "a" * 300, "-1", str(2**63), str(2**70), "", " ", "*", "@", "../x", "[]"]
+
+
+@named
+async def test_no_input_is_a_fault_of_the_server(closed, admin, method, path, operation):
+    """Each value in turn, in every place that takes one."""
+    for value in HOSTILE:
+        sent = quote(value.encode("utf-8", "surrogatepass"), safe="")
+        request = example(operation, re.sub(r"\{\w+\}", sent, path))
+        names = [each["name"] for each in operation.get("parameters", []) if each["in"] == "query"]
+        query = "&".join(f"{name}={sent}" for name in names)
+        bodies: list[Any] = [None]
+        if "json" in request:
+            bodies = [
+                {**request["json"], field: wrong} for field in request["json"] for wrong in (value, [value], 2**63)
+            ]
+        for body in bodies:
+            content = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json"} if content else {}
+            url = f"{request['url']}?{query}"
+            response = await admin.request(method, url, content=content, headers=headers)
+            assert response.status_code < 500, (url, body, response.text)
 
 
 async def test_wrong_passwords_are_slowed_here_too(closed, client):

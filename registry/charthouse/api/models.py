@@ -2,16 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from charthouse.auth.access import ANONYMOUS
 
 NAME_LENGTH = 64
 
-Name = Annotated[str, Field(max_length=NAME_LENGTH, examples=["ann"])]
+LARGEST = 2**63 - 1  # that a column holds
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL has no text with NUL, and nothing can write half of a surrogate pair."""
+    if "\0" in text or (not text.isascii() and text != text.encode("utf-8", "replace").decode()):
+        raise ValueError("this is no text that could be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(max_length=NAME_LENGTH, examples=["ann"])]
 Action = Literal["pull", "push", "overwrite", "delete"]
 PatternText = Annotated[
-    str, Field(max_length=300, description="team-a/app, team-a/* for all below, or *.", examples=["team-a/*"])
+    Text, Field(max_length=300, description="team-a/app, team-a/* for all below, or *.", examples=["team-a/*"])
 ]
 
 
@@ -23,14 +34,14 @@ class Asked(BaseModel):
 
 class NewUser(Asked):
     name: Name
-    password: str = Field(max_length=1000, examples=["correct horse battery staple"])
+    password: Text = Field(max_length=1000, examples=["correct horse battery staple"])
     administrator: bool = False
 
 
 class UserChange(Asked):
     """What is not given stays."""
 
-    password: str | None = Field(default=None, max_length=1000, examples=["another horse, other staples"])
+    password: Text | None = Field(default=None, max_length=1000, examples=["another horse, other staples"])
     disabled: bool | None = None
 
 
@@ -43,7 +54,7 @@ class User(BaseModel):
 
 
 class Grant(Asked):
-    subject: str = Field(
+    subject: Text = Field(
         max_length=NAME_LENGTH + 1, description=f"A user, @ and a group, or {ANONYMOUS}.", examples=["ann"]
     )
     pattern: PatternText
@@ -60,7 +71,7 @@ class NewToken(Asked):
     repositories: list[PatternText] = Field(min_length=1, max_length=100, examples=[["team-a/*"]])
     actions: list[Action] = Field(min_length=1, examples=[["pull", "push"]])
     expires_at: int | None = Field(
-        default=None, gt=0, description="Unix milliseconds; null never ends.", examples=[4102444800000]
+        default=None, gt=0, le=LARGEST, description="Unix milliseconds; null never ends.", examples=[4102444800000]
     )
 
 

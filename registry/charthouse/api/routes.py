@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from charthouse.api import models
-from charthouse.api.models import NAME_LENGTH, Action
+from charthouse.api.models import LARGEST, NAME_LENGTH, Action, Text
 from charthouse.audit import Actor
 from charthouse.auth.access import Directory, Pattern
 from charthouse.auth.guard import Guard
@@ -44,8 +44,8 @@ def _registry(request: Request) -> Registry:
 
 By = Annotated[Actor, Depends(administrator)]
 There = Annotated[Registry, Depends(_registry)]
-UserName = Annotated[str, Path(max_length=NAME_LENGTH, examples=["ann"])]
-GroupName = Annotated[str, Path(max_length=NAME_LENGTH, examples=["devs"])]
+UserName = Annotated[Text, Path(max_length=NAME_LENGTH, examples=["ann"])]
+GroupName = Annotated[Text, Path(max_length=NAME_LENGTH, examples=["devs"])]
 
 
 @router.get("/whoami")
@@ -148,8 +148,8 @@ async def grant(registry: There, by: By, wanted: models.Grant) -> Response:
 async def revoke(
     registry: There,
     by: By,
-    subject: Annotated[str, Query(max_length=NAME_LENGTH + 1, examples=["ann"])],
-    pattern: Annotated[str, Query(max_length=300, examples=["team-a/*"])],
+    subject: Annotated[Text, Query(max_length=NAME_LENGTH + 1, examples=["ann"])],
+    pattern: Annotated[Text, Query(max_length=300, examples=["team-a/*"])],
 ) -> Response:
     await registry.users.revoke(subject, Pattern.parse(pattern), by)
     return Response(status_code=204)
@@ -158,8 +158,8 @@ async def revoke(
 @router.get("/grants/test", responses=INVALID)
 async def judge(
     registry: There,
-    subject: Annotated[str, Query(max_length=NAME_LENGTH, examples=["ann"])],
-    repository: Annotated[str, Query(max_length=300, examples=["team-a/app"])],
+    subject: Annotated[Text, Query(max_length=NAME_LENGTH, examples=["ann"])],
+    repository: Annotated[Text, Query(max_length=300, examples=["team-a/app"])],
     action: Annotated[Action, Query(examples=["push"])],
 ) -> models.Judgement:
     """Whether somebody may do something, and why."""
@@ -196,7 +196,7 @@ async def add_token(registry: There, by: By, token: models.NewToken) -> models.M
 
 @router.delete("/tokens/{name}", status_code=204, responses=NOT_FOUND)
 async def revoke_token(
-    registry: There, by: By, name: Annotated[str, Path(max_length=NAME_LENGTH, examples=["ci"])]
+    registry: There, by: By, name: Annotated[Text, Path(max_length=NAME_LENGTH, examples=["ci"])]
 ) -> Response:
     """It ends with the next request."""
     await registry.api_tokens.revoke(name, by)
@@ -213,9 +213,9 @@ def _in_order(actions: frozenset[str]) -> list[Action]:
 @router.get("/audit")
 async def audit(
     registry: There,
-    since: Annotated[int, Query(ge=0, description="Unix milliseconds.")] = 0,
-    who: Annotated[str, Query(max_length=200, description="One caller's alone.", examples=["ann"])] = "",
-    after: Annotated[int, Query(ge=0, description="Behind that row.")] = 0,
+    since: Annotated[int, Query(ge=0, le=LARGEST, description="Unix milliseconds.")] = 0,
+    who: Annotated[Text, Query(max_length=200, description="One caller's alone.", examples=["ann"])] = "",
+    after: Annotated[int, Query(ge=0, le=LARGEST, description="Behind that row.")] = 0,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> models.Entries:
     """Who did what, oldest first."""

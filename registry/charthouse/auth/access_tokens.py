@@ -83,7 +83,7 @@ class AccessTokens:
         if (api_token := directory.token_of(name)) is not None:
             return "" if api_token.has_ended(int(self._clock() * 1000)) else api_token.hash[:MARK_SIZE]
         user = directory.users.get(name)
-        return user.mark if user else ""
+        return user.mark if user and not user.is_disabled else ""
 
     def _remember(self, mark: bytes, token: "AccessToken") -> None:
         if self.keys.stamp != self._stamp:
