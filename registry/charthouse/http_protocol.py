@@ -94,6 +94,7 @@ class Refusal(Exception):
             f"HTTP/1.1 {self.status.value} {self.status.phrase}".encode(),
             *(name + b": " + value for name, value in headers),
             b"content-type: application/json",
+            b"x-content-type-options: nosniff",
             b"content-length: %d" % len(body),
             b"connection: close",
         ]

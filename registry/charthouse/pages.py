@@ -4,12 +4,15 @@ import html
 import logging
 
 from fastapi import APIRouter, FastAPI, Request
+from starlette.datastructures import MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charthouse import __version__, api
 from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.core import Registry
+from charthouse.oci.errors import NO_SNIFFING
 from charthouse.origin import Origin, Origins
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,23 @@ def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
     app.include_router(router)
     app.include_router(endpoint.router)
     app.mount(api.PREFIX, api.create(registry, guard))
+    app.add_middleware(NoSniffing)
     return app
+
+
+class NoSniffing:
+    """For each answer beside /v2/, those that the framework makes too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def mark(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(NO_SNIFFING)
+            await send(message)
+
+        await self._app(scope, receive, mark)
 
 
 @router.api_route("/healthz", methods=["GET", "HEAD"])

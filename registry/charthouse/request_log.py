@@ -238,7 +238,11 @@ class _Answer:
         self._held = None
         text = f"internal error, request id {self._request.id}: the registry's log has more"
         body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": text}]}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         await self.send({"type": "http.response.start", "status": INTERNAL_ERROR, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

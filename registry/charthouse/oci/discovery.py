@@ -8,6 +8,7 @@ from starlette.responses import Response
 from charthouse.manifest import OCI_INDEX
 from charthouse.names import Digest, RepositoryName
 from charthouse.oci.call import Call
+from charthouse.oci.errors import NO_SNIFFING
 from charthouse.oci.routing import Chapter, Right
 from charthouse.queries import Referrer
 
@@ -35,7 +36,7 @@ async def list_referrers(call: Call, repository: RepositoryName, digest: Digest)
         headers |= next_link(_referrers_path(repository, digest), n=str(limit), last=referrers[-1].digest, **kept)
     descriptors = ", ".join(map(_descriptor, referrers))
     index = f'{{"schemaVersion": 2, "mediaType": "{OCI_INDEX}", "manifests": [{descriptors}]}}'
-    return Response(index, media_type=OCI_INDEX, headers=headers)
+    return Response(index, media_type=OCI_INDEX, headers=NO_SNIFFING | headers)
 
 
 @chapter.route("GET", "/_catalog", Right.CATALOG)
@@ -62,7 +63,7 @@ def _descriptor(referrer: Referrer) -> str:
 
 
 def _json(document: dict[str, object], headers: dict[str, str], media_type: str = "application/json") -> Response:
-    return Response(json.dumps(document), media_type=media_type, headers=headers)
+    return Response(json.dumps(document), media_type=media_type, headers=NO_SNIFFING | headers)
 
 
 def next_link(path: str, **parameters: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from charthouse.errors import BlobDamaged, ManifestDamaged, RegistryError
 log = logging.getLogger(__name__)
 
 SERVER_FAULT = 500
+NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}  # what is JSON is no page for a browser, whatever a name in it says
 
 
 def render(error: RegistryError) -> Response:
@@ -19,4 +20,6 @@ def render(error: RegistryError) -> Response:
     if error.detail:
         entry["detail"] = error.detail
     # ASCII, because a name in a message may hold what UTF-8 cannot write.
-    return Response(json.dumps({"errors": [entry]}), error.status, error.headers, media_type="application/json")
+    return Response(
+        json.dumps({"errors": [entry]}), error.status, NO_SNIFFING | error.headers, media_type="application/json"
+    )

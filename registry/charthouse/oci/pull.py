@@ -9,6 +9,7 @@ from charthouse.core import Blob
 from charthouse.errors import BlobDamaged, RangeNotSatisfiable
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.oci.call import Call
+from charthouse.oci.errors import NO_SNIFFING
 from charthouse.oci.routing import Chapter, Right
 from charthouse.queries import StoredManifest
 
@@ -23,6 +24,9 @@ _INERT = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Content-Disposition": "attachment",
 }
+
+
+_PING = NO_SNIFFING | {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
 class BlobResponse(Response):
@@ -48,7 +52,7 @@ class BlobResponse(Response):
 @chapter.route("GET", "", Right.PING)
 @chapter.route("HEAD", "/", Right.PING)
 async def ping(_: Call) -> Response:
-    return Response(b"{}", media_type="application/json", headers={"Docker-Distribution-API-Version": "registry/2.0"})
+    return Response(b"{}", media_type="application/json", headers=_PING)
 
 
 @chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK)  # end-2
