@@ -13,6 +13,7 @@ from charthouse.commands import (
     checking,
     collecting,
     content,
+    layouts,
     measuring,
     namespaces,
     serving,
@@ -44,6 +45,7 @@ for each in (
     collecting,
     verifying,
     backups,
+    layouts,
     measuring,
 ):
     command.add_typer(each.family)
