@@ -10,7 +10,8 @@ here is a part of it, and nothing in a normal server imports any.
 
 from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
+from charthouse.testing.pushing import PushedChart
 from charthouse.testing.records import Request
-from charthouse.testing.registry import PushedChart, Registry
+from charthouse.testing.registry import Registry
 
 __all__ = ["ChartArchive", "MovableClock", "PushedChart", "Registry", "Request", "make_chart"]

@@ -14,8 +14,9 @@ from charthouse import __version__
 from charthouse.errors import RegistryError
 from charthouse.settings import SettingsError
 from charthouse.testing import records, samples
+from charthouse.testing.pushing import Pushable
 from charthouse.testing.registries import PREFIX, Registries, StartedRegistry, describe
-from charthouse.testing.registry import Pushable, Registry
+from charthouse.testing.registry import Registry
 from charthouse.testing.rules import Rule
 
 # --- what is asked for, and what is answered --------------------------------------------------------------------------

@@ -2,38 +2,35 @@
 
 import asyncio
 import dataclasses
-import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from charthouse import core, transfer
 from charthouse.addresses import bind, url_of
-from charthouse.app import create_app
 from charthouse.at_once import Layer
 from charthouse.auth.access import ANONYMOUS, EVERYTHING, PULL, Pattern
 from charthouse.collection import Report
 from charthouse.core import Caller
-from charthouse.http_protocol import Protocol, State
+from charthouse.http_protocol import State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
-from charthouse.request_log import LineWriter, RequestLog
-from charthouse.settings import DATABASE_NAME, FIELDS, Settings, SettingsError, load, switch, words
+from charthouse.settings import Settings, load, words
 from charthouse.testing import shared
 from charthouse.testing.basic import BasicAlone
-from charthouse.testing.charts import ChartArchive, make_chart
 from charthouse.testing.clock import MovableClock
-from charthouse.testing.faults import Faults
-from charthouse.testing.records import Records, Request
-from charthouse.testing.shared import Shared, User
+from charthouse.testing.connection import Connection
+from charthouse.testing.options import DEFAULTS, check_names, named, parse_switch, rules_of, user_for
+from charthouse.testing.pushing import Pushable, PushedChart, read
+from charthouse.testing.records import Request
+from charthouse.testing.shared import Shared
+from charthouse.testing.site import Site, open_site
 from charthouse.tls import Tls, open_tls
 
 if TYPE_CHECKING:
@@ -43,21 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Front = Callable[[Layer, "Registry"], Layer]
 
-DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
 PAGE = 1000
-AUTH = ("none", "basic", "bearer")  # bearer takes Basic too, as Charthouse itself does; basic knows no tokens
-MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
-
-Pushable = ChartArchive | bytes | str | os.PathLike[str] | Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class PushedChart:
-    """Where a chart is now."""
-
-    repository: str
-    tag: str
-    digest: str
 
 
 class Registry:
@@ -87,18 +70,18 @@ class Registry:
         self.clock = MovableClock()
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
         self._san = words(san)
-        self._user = _user(auth)
+        self._user = user_for(auth)
         self._has_tokens = auth != "basic"
-        self._is_readable = _switch("anonymous_pull", anonymous_pull)
-        _check_names(settings)
-        self._given = _named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
-        self.demands_certificates = _switch("mtls", mtls)
-        self.speaks_tls = _switch("tls", tls) or self.demands_certificates or self._given.tls != "off"
+        self._is_readable = parse_switch("anonymous_pull", anonymous_pull)
+        check_names(settings)
+        self._given = named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
+        self.demands_certificates = parse_switch("mtls", mtls)
+        self.speaks_tls = parse_switch("tls", tls) or self.demands_certificates or self._given.tls != "off"
         self._front = front
-        self._personality = _find(personality)
+        self._personality = rules_of(personality)
         self._shared: Shared | None = None
         self.state = State()
-        self._site: _Site | None = None
+        self._site: Site | None = None
         self._client: ClientFiles | None = None
         self._kept = ExitStack()  # what outlives a reset
         self._sockets: list[socket.socket] = []
@@ -211,7 +194,7 @@ class Registry:
 
     def push(self, chart: Pushable, namespace: str = "") -> PushedChart:
         """What `helm push` does with an archive, or with the words for `make_chart`. Raises what a push raises."""
-        archive, provenance, created = _read(chart)
+        archive, provenance, created = read(chart)
 
         async def push(registry: core.Registry) -> PushedChart:
             repository, pushed = await transfer.push_chart(registry, namespace, archive, provenance, created, Caller())
@@ -282,7 +265,7 @@ class Registry:
 
     def imitate(self, personality: str) -> None:
         """The registry behaves as another one does, as far as `personalities.py` knows."""
-        self.add_faults(_find(personality))
+        self.add_faults(rules_of(personality))
 
     @property
     def faults(self) -> "list[Rule]":
@@ -295,7 +278,7 @@ class Registry:
     # --- inside, in the shared loop ---------------------------------------------------------------------------------
 
     @property
-    def _running(self) -> "_Site":
+    def _running(self) -> Site:
         if self._site is None:
             raise RuntimeError("the registry has not been started")
         return self._site
@@ -334,7 +317,7 @@ class Registry:
         self.state.default_headers = shared.default_headers()
         self._sockets = bind(self._settings)
         self._servers = [
-            await process.loop.create_server(lambda: _Connection(self, process), sock=bound) for bound in self._sockets
+            await process.loop.create_server(lambda: Connection(self, process), sock=bound) for bound in self._sockets
         ]
 
     def _make_tls(self, process: Shared) -> Tls | None:
@@ -371,9 +354,9 @@ class Registry:
         self._site = await self._open(self._shared)
         await before.close()
 
-    async def _open(self, process: Shared) -> "_Site":
+    async def _open(self, process: Shared) -> Site:
         front = (lambda app: app) if self._has_tokens else BasicAlone
-        site = await _open(self._given, self._user, self.clock, process, self._told, front)
+        site = await open_site(self._given, self._user, self.clock, process, self._told, front)
         if self._user and self._is_readable:
             await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
         site.faults.add(self._personality)
@@ -384,7 +367,7 @@ class Registry:
             self.listener(request)
 
     async def _cut_off(self) -> None:
-        connections = [each for each in self.state.connections if isinstance(each, _Connection)]
+        connections = [each for each in self.state.connections if isinstance(each, Connection)]
         spared = {each.controlling for each in connections}
         for connection in connections:
             if connection.controlling is None:
@@ -393,125 +376,3 @@ class Registry:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """A registry with its folder, its record and the layers in front of it: what `reset` makes anew."""
-
-    settings: Settings
-    registry: core.Registry
-    records: Records
-    faults: Faults
-    app: Layer
-    _opened: AsyncExitStack
-
-    async def close(self) -> None:
-        await self._opened.aclose()
-
-
-async def _open(
-    given: Settings,
-    user: User | None,
-    clock: MovableClock,
-    process: Shared,
-    told: Callable[[Request], None],
-    front: Callable[[Layer], Layer],
-) -> _Site:
-    async with AsyncExitStack() as opened:
-        folder = process.home.new_folder()
-        opened.callback(shutil.rmtree, folder)
-        (folder / DATABASE_NAME).write_bytes(await shared.closed_database() if user else shared.empty_database())
-        settings = dataclasses.replace(given, data=folder)
-        app = create_app(settings, clock=clock, durable=False, threads=process.threads)
-        registry = await opened.enter_async_context(app.lifespan())
-        faults = Faults(front(app), clock)
-        records = Records(faults, clock, told)
-        layers = RequestLog(records, lines=_NoLines(), clock=clock)
-        return _Site(settings, registry, records, faults, layers, opened.pop_all())
-
-
-class _NoLines(LineWriter):
-    """The record takes the log's place."""
-
-    def __init__(self) -> None:
-        super().__init__(io.StringIO())
-
-    def later(self, line: str) -> None:
-        pass
-
-
-class _Connection(Protocol):
-    """Belongs to one registry, whose application answers: whichever it is when a request comes."""
-
-    def __init__(self, owner: Registry, process: Shared) -> None:
-        super().__init__(process.config, owner.state, {}, process.loop)
-        self._owner = owner
-        self.controlling: asyncio.Task[object] | None = None  # while it asks for something under /_test/
-
-    @property
-    def app(self) -> Layer:
-        return self._owner.app
-
-    @app.setter
-    def app(self, _: object) -> None:
-        """uvicorn's, which is the same for all."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        super().connection_made(transport)
-        self.app_state = {"connection": self}
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._owner.rest_when_alone()
-
-
-def _switch(name: str, value: bool | str) -> bool:
-    try:
-        return switch(value)
-    except ValueError as error:
-        raise SettingsError(f"{name} is {value!r}: {error}") from None
-
-
-def _check_names(settings: Iterable[str]) -> None:
-    """From a test or a pytest.ini they are no flags of a command line, as which `load` takes them."""
-    own = ("auth", "anonymous_pull", "tls", "mtls", "san", "personality")
-    if unknown := [name for name in settings if name not in FIELDS]:
-        raise SettingsError(
-            f"a registry for tests has no setting {unknown[0]!r}; it has {', '.join(dict.fromkeys((*own, *FIELDS)))}"
-        )
-
-
-def _user(auth: str) -> User | None:
-    if auth not in AUTH:
-        raise SettingsError(f"auth is {auth!r}: give {' or '.join(AUTH)}")
-    return None if auth == "none" else shared.user()
-
-
-def _named(settings: Settings, names: Sequence[str]) -> Settings:
-    """On loopback other names than this machine's have to be allowed; elsewhere all are, unless some are named."""
-    if not settings.on_loopback:
-        return settings
-    return dataclasses.replace(settings, host_name=(*settings.host_name, *names))
-
-
-def _find(personality: str | None) -> "Sequence[Rule]":
-    if personality is None:
-        return ()
-    from charthouse.testing.personalities import PERSONALITIES
-
-    if personality not in PERSONALITIES:
-        raise SettingsError(f"there is no personality {personality!r}; there are {', '.join(PERSONALITIES)}")
-    return PERSONALITIES[personality].rules
-
-
-def _read(chart: Pushable) -> tuple[bytes, bytes | None, datetime]:
-    """The archive, its provenance, and when it was written."""
-    if isinstance(chart, Mapping):
-        chart = make_chart(**chart)
-    if isinstance(chart, ChartArchive):
-        return chart.content, chart.provenance, MADE
-    if isinstance(chart, bytes):
-        return chart, None, MADE
-    file = transfer.ArchiveFile(Path(chart), "")
-    return file.path.read_bytes(), file.provenance, file.written

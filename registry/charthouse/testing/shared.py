@@ -40,7 +40,7 @@ NAME = "charthouse-testing"
 HOME, LOCK = "charthouse-tests-", "in-use"
 
 
-class Site(Protocol):
+class Member(Protocol):
     """A registry that answers in the shared loop."""
 
     state: http_protocol.State
@@ -52,7 +52,7 @@ class Shared:
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=NAME)
         self.config = http_config(_nobody)
         self.config.load()
-        self.sites: set[Site] = set()
+        self.sites: set[Member] = set()
         self.loop = _new_loop()
         self.loop.set_default_executor(self.threads)
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
@@ -108,7 +108,7 @@ _guard = threading.Lock()
 _shared: Shared | None = None
 
 
-def join(site: Site) -> Shared:
+def join(site: Member) -> Shared:
     """The first one starts the thread."""
     global _shared  # noqa: PLW0603 - one for the process
     with _guard:
@@ -117,7 +117,7 @@ def join(site: Site) -> Shared:
         return _shared
 
 
-def leave(site: Site) -> None:
+def leave(site: Member) -> None:
     """The last one ends the thread."""
     global _shared  # noqa: PLW0603 - one for the process
     with _guard:
