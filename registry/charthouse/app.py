@@ -152,7 +152,7 @@ def _is_at_v2(scope: Scope) -> bool:
 def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
     every = registry.settings.gc_every
     if registry.settings.ephemeral:
-        yield _repeat(registry.forget_stale_uploads, HOUSEKEEPING_EVERY)
+        yield _repeat(registry.forget_stale_uploads, HOUSEKEEPING_EVERY, after=HOUSEKEEPING_EVERY)  # it begins empty
         return
     yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
     yield _repeat(registry.audit.forget_old, HOUSEKEEPING_EVERY)
