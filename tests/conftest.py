@@ -18,7 +18,7 @@ from charthouse.settings import Settings, load
 from support import postgres
 from support.process import Running, stop
 
-pytest_plugins = ("support.unhandled",)
+pytest_plugins = ("support.unhandled", "support.built")
 
 DATABASES = ("sqlite", "postgres")
 STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded

@@ -59,13 +59,6 @@ def _serving(words: list[str], folder: Path, environment: dict[str, str]) -> Ite
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
-    return folder / f"charthouse-{__version__}-py3-none-any.whl"
-
-
-@pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment with the wheel, which has its dependencies from ours: no network is asked."""
     environment = tmp_path_factory.mktemp("environment")
