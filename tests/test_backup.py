@@ -487,7 +487,7 @@ async def test_what_is_no_whole_backup_is_refused(registry: Registry, tmp_path: 
     (tmp_path / "text.tar").write_text("no archive")
     await refuses(tmp_path / "text.tar", elsewhere, "no tar file that is whole")
     (tmp_path / "backup" / METADATA).write_bytes(b"no database" * 100)
-    await refuses(tmp_path / "backup", elsewhere, "is damaged")
+    await refuses(tmp_path / "backup", elsewhere, "cannot be used: file is not a database")
     assert not elsewhere.data.exists() or not list(elsewhere.data.iterdir())
 
 

@@ -348,7 +348,7 @@ def test_foreign_keys_are_on_again_and_none_is_broken_after_an_upgrade(
 def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path):
     path = tmp_path / DATABASE_NAME
     path.write_bytes(b"no database, but long enough to be one" * 100)
-    with pytest.raises(DatabaseError, match="cannot be used as the registry's database: file is not a database"):
+    with pytest.raises(DatabaseError, match=r"charthouse\.db is damaged, file is not a database: restore"):
         migrate.migrate_sqlite(path)
 
 

@@ -16,6 +16,7 @@ from charthouse.auth.guard import Guard
 from charthouse.clocks import Clock
 from charthouse.composition import open_registry
 from charthouse.core import Registry
+from charthouse.errors import DatabaseError
 from charthouse.hosts import HostCheck
 from charthouse.oci import create_api
 from charthouse.origin import Origins, TrustedProxies
@@ -166,6 +167,8 @@ async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int 
     while True:
         try:
             await work()
+        except DatabaseError as error:  # it says all
+            log.critical("housekeeping failed: %s", error)
         except Exception:
             log.exception("housekeeping failed")
         await asyncio.sleep(every)

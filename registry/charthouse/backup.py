@@ -11,15 +11,18 @@ import contextlib
 import logging
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from sqlalchemy import TextClause
+from sqlalchemy.exc import DBAPIError
 
 from charthouse import migrate, queries, transactions
 from charthouse.blobs import BlobStore, Damage
 from charthouse.database import Connection, Database, DatabaseError
-from charthouse.database.sqlite import Direct, connect, driver, open_file, prepare, version
+from charthouse.database.sqlite import Direct, DirectRows, connect, driver, open_file, prepare, version
 from charthouse.names import Digest
 from charthouse.queries import StoredBlob
 from charthouse.settings import DATABASE_NAME, Settings
@@ -185,15 +188,35 @@ def _not_empty(table: str) -> VaultError:
 @contextlib.contextmanager
 def _new_metadata(path: Path) -> Iterator[Direct]:
     """An empty database with our tables in one file, written without a journal: it is moved only when it is whole."""
-    prepare(path)
-    with connect(path) as connection:
-        raw = driver(connection)
-        raw.execute("PRAGMA journal_mode=DELETE").fetchall()
-        raw.execute("PRAGMA synchronous=OFF")  # synced when it is finished
-        raw.execute("BEGIN")
-        migrate.upgrade(connection)
-        yield Direct(raw)
-        raw.execute("COMMIT")
+    try:
+        prepare(path)
+        with connect(path) as connection:
+            raw = driver(connection)
+            raw.execute("PRAGMA journal_mode=DELETE").fetchall()
+            raw.execute("PRAGMA synchronous=OFF")  # synced when it is finished
+            raw.execute("BEGIN")
+            migrate.upgrade(connection)
+            yield _Metadata(raw)
+            raw.execute("COMMIT")
+    except (sqlite3.DatabaseError, DBAPIError) as error:
+        raise _unusable(error) from error
+
+
+class _Metadata(Direct):
+    """What goes wrong with it is not the registry's database."""
+
+    def execute(
+        self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
+    ) -> DirectRows:
+        try:
+            return super().execute(statement, parameters)
+        except sqlite3.DatabaseError as error:
+            raise _unusable(error) from error
+
+
+def _unusable(error: BaseException) -> VaultError:
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    return VaultError(f"the backup's {METADATA} cannot be used: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +249,7 @@ def restoring(settings: Settings, vault: VaultReader) -> Iterator[Taken]:
         _migrate(metadata)
         with contextlib.closing(open_file(metadata)) as opened:
             opened.execute("PRAGMA synchronous=OFF")
-            yield Taken(Direct(opened), serials=bool(settings.database))
+            yield Taken(_Metadata(opened), serials=bool(settings.database))
     except (VaultError, DatabaseError):
         _clear(settings.data)
         raise
@@ -239,7 +262,7 @@ def _migrate(path: Path) -> None:
     try:
         found = version(path)
     except sqlite3.DatabaseError as error:
-        raise VaultError(f"the backup's {METADATA} is damaged: {error}") from None
+        raise _unusable(error) from None
     if found is None:
         raise VaultError(f"the backup's {METADATA} has none of our tables")
     if found > SCHEMA_VERSION:
@@ -247,7 +270,10 @@ def _migrate(path: Path) -> None:
             f"the backup has schema {found} and this program knows up to {SCHEMA_VERSION}:"
             " restore it with the newer charthouse that wrote it"
         )
-    migrate.migrate_sqlite(path)
+    try:
+        migrate.migrate_sqlite(path)
+    except DatabaseError as error:  # its words name a file that goes with this restore
+        raise _unusable(error.__cause__ or error) from error
 
 
 def _demand_empty(data: Path) -> None:

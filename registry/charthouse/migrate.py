@@ -11,6 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from charthouse.database import DatabaseError, sqlite as sqlite_database
+from charthouse.database.sqlite_errors import fail
 from charthouse.tables import SCHEMA_VERSION, metadata
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def migrate_sqlite(path: Path) -> None:
             return
         with sqlite_database.writer_lock(path), sqlite_database.connect(path) as connection:
             _upgrade_sqlite(connection)
-    except sqlite3.DatabaseError as error:
-        raise DatabaseError(f"{path} cannot be used as the registry's database: {error}") from error
+    except (sqlite3.DatabaseError, DBAPIError) as error:
+        fail(error.orig or error if isinstance(error, DBAPIError) else error, path)
 
 
 def _upgrade_sqlite(connection: Connection) -> None:

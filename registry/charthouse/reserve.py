@@ -81,6 +81,9 @@ class MakingRoom:
     def check(self) -> None:
         self._database.check()
 
+    async def check_file(self, *, deep: bool) -> None:
+        await self._database.check_file(deep=deep)
+
     def stamp(self) -> int | None:
         return self._database.stamp()
 

@@ -72,7 +72,11 @@ class Verification:
         return await self._database.scan(queries.stored_totals)
 
     async def run(self, pace: Pace, *, deep: bool) -> AsyncIterator[Checked]:
-        """Everything, one after the other, but for what is deleted or pushed again in the middle of it."""
+        """Everything, one after the other, but for what is deleted or pushed again in the middle of it.
+
+        Raises DatabaseError when the database's own file is damaged: then nobody knows what else is.
+        """
+        await self._database.check_file(deep=deep)
         last = ""
         while blobs := await self._database.scan(queries.blobs_after, last, PAGE):
             for blob in blobs:

@@ -61,6 +61,12 @@ class Database(Protocol):
     def check(self) -> None:
         """Raises DatabaseError when nothing can be written any more until the process is started again."""
 
+    async def check_file(self, *, deep: bool) -> None:
+        """Raises DatabaseError when the database's file is damaged; `deep` looks at every entry of every index too.
+
+        Whoever keeps a PostgreSQL has its own tools for that.
+        """
+
     def stamp(self) -> int | None:
         """The same only while nothing was committed, by whomever; None where that cannot be told without asking."""
 

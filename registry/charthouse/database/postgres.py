@@ -55,6 +55,9 @@ class PostgresDatabase:
     def check(self) -> None:
         """Nothing here ends for good: a lost connection is replaced at the next use."""
 
+    async def check_file(self, *, deep: bool) -> None:
+        """No file of ours."""
+
     def stamp(self) -> None:
         return None
 

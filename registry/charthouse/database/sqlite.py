@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from sqlalchemy.pool import NullPool
 
-from charthouse.database import Connection, DatabaseError, P, Query, checked, full
+from charthouse.database import Connection, DatabaseError, P, Query, checked
+from charthouse.database.sqlite_errors import FSYNC_FAILED, damaged, error_code, fail, is_busy, translated
 from charthouse.locks import FileLock
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ SCAN_THREADS = 2
 READ_TIMEOUT = 0.05  # seconds; a read in the event loop waits no longer for a lock
 SCAN_TIMEOUT = 5.0
 STEPS = 1000  # of SQLite's virtual machine between two looks at what a read may still take
-FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 
 
 class SqliteDatabase:
@@ -73,17 +73,17 @@ class SqliteDatabase:
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._read(query, *args, **kwargs)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if not is_busy(error):
-                raise
+                fail(error, self._path)
             return await self.scan(query, *args, **kwargs)
 
     def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return self._read(query, *args, **kwargs)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if not is_busy(error):
-                raise
+                fail(error, self._path)
             return None
 
     def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -95,8 +95,11 @@ class SqliteDatabase:
         return await loop.run_in_executor(self._scanners, lambda: self._scan(lambda c: query(c, *args, **kwargs)))
 
     def _scan(self, query: Callable[[Connection], T]) -> T:
-        with contextlib.closing(open_file(self._path, read_only=True)) as opened:
-            return in_snapshot(Direct(opened), query)
+        try:
+            with contextlib.closing(open_file(self._path, read_only=True)) as opened:
+                return in_snapshot(Direct(opened), query)
+        except sqlite3.DatabaseError as error:
+            fail(error, self._path)
 
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.submit(lambda connection: query(connection, *args, **kwargs))
@@ -109,6 +112,11 @@ class SqliteDatabase:
         if not self._writer.alive:
             raise ended()
 
+    async def check_file(self, *, deep: bool) -> None:
+        found = await self.scan(_integrity, deep=deep)
+        if found != "ok":
+            raise damaged(found, self._path)
+
     def rest(self) -> None:
         if self._opened is not None:
             self._opened.driver.close()
@@ -120,6 +128,12 @@ class SqliteDatabase:
             await asyncio.to_thread(self._scanners.shutdown)
         self.rest()
         await self._writer.close()
+
+
+def _integrity(connection: Connection, *, deep: bool) -> str:
+    """ "ok", or the first thing that is wrong. Source: sqlite.org/pragma.html, quick_check and integrity_check."""
+    found = connection.execute(text(f"PRAGMA {'integrity_check' if deep else 'quick_check'}(1)")).scalar_one()
+    return str(found).replace("\n", " ")
 
 
 def open_file(path: Path, *, read_only: bool = False, timeout: float = SCAN_TIMEOUT) -> sqlite3.Connection:
@@ -222,15 +236,6 @@ def in_snapshot(connection: Direct, query: Query[P, T], *args: P.args, **kwargs:
             raw.execute("ROLLBACK")
 
 
-def error_code(error: BaseException) -> int:
-    """SQLite's extended result code; 0 for what is not SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0)
-
-
-def is_busy(error: BaseException) -> bool:
-    return error_code(error) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
 def writer_lock(path: Path) -> FileLock:
     """Held by whoever writes to the database or checkpoints it: the server's processes, the command line, a migration.
 
@@ -289,7 +294,10 @@ class Writer:
                 write.future.set_exception(ended())
                 return write.future
             if self._stopped is None:
-                self._start()
+                try:
+                    self._start()
+                except sqlite3.DatabaseError as error:
+                    fail(error, self._path)
             self._waiting.put(write)
         return write.future
 
@@ -381,7 +389,7 @@ class Writer:
             if not is_lost:
                 self._raw.execute("ROLLBACK")
             if len(batch) == 1:
-                return [(batch[0], None, _translated(error))]
+                return [(batch[0], None, translated(error, self._path))]
             if not apart and not is_lost:
                 return self._together(batch, apart=True)
             return [outcome for write in batch for outcome in self._together([write])]
@@ -399,7 +407,7 @@ class Writer:
                 raise _TransactionLost from error
             self._raw.execute("ROLLBACK TO one")
             self._raw.execute("RELEASE one")
-            return write, None, _translated(error)
+            return write, None, translated(error, self._path)
         self._raw.execute("RELEASE one")
         return write, value, None
 
@@ -450,18 +458,6 @@ def _resolve(outcomes: Sequence[_Outcome]) -> None:
             write.future.set_result(value)
         else:
             write.future.set_exception(error)
-
-
-def _translated(error: BaseException) -> BaseException:
-    code = error_code(error)
-    if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        found: BaseException = full()
-    elif code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
-        found = DatabaseError(f"the database could not be written: {error}")
-    else:
-        return error
-    found.__cause__ = error
-    return found
 
 
 def version(path: Path) -> str | None:
