@@ -26,8 +26,9 @@ def verify(
 ) -> None:
     """Look whether what is stored is what was pushed. Ends with 1 when something is damaged.
 
-    It ends with 2 when the database's own file is. A server may run beside it. From the moment that damage is found, the blob and every version that names it are
-    answered as absent, so that the next push of the same chart replaces the damaged bytes.
+    It ends with 2 when the database's own file is. A server may run beside it. From the moment that damage is found,
+    the blob and every version that names it are answered as absent, so that the next push of the same chart replaces
+    the damaged bytes.
 
     Examples:
 
