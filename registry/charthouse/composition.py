@@ -5,6 +5,8 @@ Apart from `app.py`, because the command line needs it without the web framework
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 from charthouse import clocks, queries
 from charthouse.backup import demand_finished
@@ -75,13 +77,26 @@ async def has_users(settings: Settings) -> bool:
 async def _open_database(
     settings: Settings, *, durable: bool, step_limit: int | None, threads: ThreadPoolExecutor | None
 ) -> Database:
+    making = partial(_demand_no_blobs, settings.data)
     if settings.database:
         from charthouse.database.postgres import PostgresDatabase  # an extra
 
-        await migrate_postgres(settings.database)
+        await migrate_postgres(settings.database, making)
         return PostgresDatabase(settings.database)
     from charthouse.database.sqlite import SqliteDatabase
 
     path = settings.data / DATABASE_NAME
-    migrate_sqlite(path)
+    migrate_sqlite(path, making)
     return SqliteDatabase(path, durable=durable, step_limit=step_limit, threads=threads)
+
+
+def _demand_no_blobs(data: Path) -> None:
+    """To an empty database all of them are files that no row names, which collection removes. It was lost, or another
+    one was meant: raises DatabaseError."""
+    blobs = data / "blobs"
+    if any(path.is_file() for path in blobs.rglob("*")):
+        raise DatabaseError(
+            f"the database is empty, and {blobs.absolute()} holds blobs: name the database that knows them with"
+            " --database or CHARTHOUSE_DATABASE, or restore a backup into another folder; to begin anew, remove"
+            f" {blobs.absolute()}"
+        )

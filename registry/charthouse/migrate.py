@@ -4,6 +4,7 @@ Alembic is imported only where there is something to do.
 """
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,28 +18,36 @@ from charthouse.tables import SCHEMA_VERSION, metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
+Making = Callable[[], None]  # asked before tables are made in an empty database; raises where they must not be
+
 ADVISORY_LOCK = 0x63686172  # any number that nobody else of this database uses: "char"
 
 
-def migrate_sqlite(path: Path) -> None:
+def _as_you_like() -> None:
+    pass
+
+
+def migrate_sqlite(path: Path, making: Making = _as_you_like) -> None:
     """Raises DatabaseError when the database is newer than this program, or no database at all."""
     try:
+        if not path.exists():
+            making()
         sqlite_database.prepare(path)
         if sqlite_database.version(path) == SCHEMA_VERSION:
             return
         with sqlite_database.writer_lock(path), sqlite_database.connect(path) as connection:
-            _upgrade_sqlite(connection)
+            _upgrade_sqlite(connection, making)
     except (sqlite3.DatabaseError, DBAPIError) as error:
         fail(error.orig or error if isinstance(error, DBAPIError) else error, path)
 
 
-def _upgrade_sqlite(connection: Connection) -> None:
+def _upgrade_sqlite(connection: Connection, making: Making = _as_you_like) -> None:
     """One transaction; foreign keys are off before it begins, since a table made anew would empty its children."""
     raw = sqlite_database.driver(connection)
     raw.execute("PRAGMA foreign_keys=OFF")
     raw.execute("BEGIN IMMEDIATE")
     try:
-        upgrade(connection)
+        upgrade(connection, making)
         broken = raw.execute("PRAGMA foreign_key_check").fetchall()
         if broken:
             raise DatabaseError(
@@ -51,7 +60,7 @@ def _upgrade_sqlite(connection: Connection) -> None:
         raw.execute("PRAGMA foreign_keys=ON")
 
 
-async def migrate_postgres(url: str) -> None:
+async def migrate_postgres(url: str, making: Making = _as_you_like) -> None:
     """Raises DatabaseError when the database is newer than this program, or cannot be reached."""
     from charthouse.database import postgres
 
@@ -59,7 +68,7 @@ async def migrate_postgres(url: str) -> None:
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
-            await connection.run_sync(upgrade)
+            await connection.run_sync(upgrade, making)
     except (OSError, DBAPIError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseError(f"the PostgreSQL database cannot be used: {reason}") from error
@@ -74,12 +83,13 @@ def version(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, making: Making = _as_you_like) -> None:
     """To the newest version, within the connection's transaction."""
     found = version(connection)
     if found == SCHEMA_VERSION:
         return
     if found is None:
+        making()
         _make(connection)
         return
     if found > SCHEMA_VERSION:
