@@ -1,4 +1,4 @@
-"""`/api/v1`: for administrators alone, and as OpenAPI says it."""
+"""`/api/v1`, as OpenAPI says it. That it is for administrators alone: test_matrix.py."""
 
 import json
 import re
@@ -95,38 +95,6 @@ async def test_the_example_of_each_operation_is_answered_as_it_says(closed, admi
     (promised,) = [int(status) for status in operation["responses"] if status.startswith("2")]
     assert response.status_code == promised, response.text
     assert (promised == 204) == (response.content == b"")
-
-
-def bearer(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"}
-
-
-@named
-async def test_nobody_but_an_administrator_gets_anything(closed, client, method, path, operation):
-    """Whoever he is, whatever he shows: and nothing has changed afterwards."""
-    await closed.users.add("off", PASSWORD, administrator=True)
-    await closed.users.set_disabled("off", disabled=True)
-    secret = await closed.api_tokens.add("other", [Pattern("*")], parse_actions("pull,push,overwrite,delete"), None)
-    asked = {"service": "charthouse", "scope": "repository:team-a/app:pull,push registry:catalog:*"}
-    token = (await client.get("/token", params=asked, auth=("admin", PASSWORD))).json()["token"]
-    before = await closed.users.directory()
-    request = example(operation, path)
-    callers = [
-        (401, {}),
-        (401, {"auth": ("admin", "wrong")}),
-        (401, {"auth": ("nobody", PASSWORD)}),
-        (401, {"auth": ("off", PASSWORD)}),
-        (401, {"auth": ("admin", secret)}),
-        (401, {"headers": bearer(secret)}),
-        (401, {"headers": bearer(token)}),
-        (403, {"auth": ("ann", PASSWORD)}),
-    ]
-    for status, shown in callers:
-        response = await client.request(method, **request, **shown)
-        assert response.status_code == status, (shown, response.text)
-        assert response.json()["errors"][0]["message"]
-        assert ("www-authenticate" in response.headers) == (status == 401)
-    assert await closed.users.directory() is before
 
 
 async def test_an_open_registry_says_how_to_close_it(client):

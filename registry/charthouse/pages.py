@@ -30,8 +30,9 @@ helm install myrelease oci://{host}/mychart --version 1.0.0{flag}</pre>
 
 
 def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
-    """These, and the token service's."""
-    app = FastAPI(title="Charthouse", version=__version__, openapi_url=None)
+    """These, and the token service's. Nothing leads elsewhere: behind a proxy that is not trusted a redirect would name
+    plain HTTP, and a client would send its password there."""
+    app = FastAPI(title="Charthouse", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.registry, app.state.origins, app.state.guard = registry, origins, guard
     app.include_router(router)
     app.include_router(endpoint.router)

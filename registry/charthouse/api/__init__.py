@@ -31,6 +31,7 @@ def create(registry: Registry, guard: Guard) -> FastAPI:
         strict_content_type=True,
         servers=[{"url": PREFIX}],
         root_path_in_servers=False,
+        redirect_slashes=False,
     )
     app.state.registry, app.state.guard = registry, guard
     app.include_router(routes.router, dependencies=[Depends(routes.administrator)])

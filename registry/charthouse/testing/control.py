@@ -189,6 +189,7 @@ def application(registries: Registries, token: str) -> FastAPI:
         openapi_url=f"{PREFIX}openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.registries, app.state.token = registries, token
     app.include_router(router)
