@@ -16,7 +16,7 @@ from hypothesis import given, settings as example_settings, strategies as st
 
 import charthouse
 from charthouse import manifest, names, origin, uploads
-from charthouse.auth import access, htpasswd, methods, scope, token_request, tokens
+from charthouse.auth import access, htpasswd, issuers, key_sets, methods, scope, token_request, tokens
 from charthouse.errors import RegistryError
 from charthouse.helm import archive, documents, metadata, provenance, schema, sources, versions
 from charthouse.hosts import is_local
@@ -45,6 +45,21 @@ def of_settings(text: str) -> None:
             namespace_value(name, text)
 
 
+def of_issuers(text: str) -> None:
+    """In place of each value of a table."""
+    table: dict[str, Any] = {
+        "name": "corp",
+        "issuer": "a",
+        "audience": "b",
+        "jwks": "c",
+        "repositories": "*",
+        "actions": "pull",
+    }
+    for key in table:
+        with contextlib.suppress(ValueError):
+            issuers.parse([table | {key: text}])
+
+
 def addressed(text: str) -> origin.Origin:
     headers = [(b"host", text.encode("latin-1", "replace")), (b"x-forwarded-proto", text.encode("latin-1", "replace"))]
     return origin.Origins("").of({"type": "http", "scheme": "http", "server": ("::1", 5000), "headers": headers})
@@ -69,6 +84,8 @@ TEXT: dict[str, tuple[Callable[[str], object], type[Exception] | tuple[type[Exce
     "auth.access.parse_actions": (access.parse_actions, RegistryError),
     "auth.scope.parse": (lambda text: scope.parse([text]), RegistryError),
     "auth.tokens.verify": (lambda text: tokens.verify(text, lambda _: None, 0.0), tokens.TokenInvalid),
+    "auth.tokens.claimed": (tokens.claimed, ()),
+    "auth.issuers": (of_issuers, ValueError),
     "hosts.is_local": (lambda text: is_local(text, ["a.example"]), ()),
     "origin.Origins.of": (addressed, ()),
     "settings": (of_settings, SettingsError),
@@ -80,6 +97,7 @@ TEXT: dict[str, tuple[Callable[[str], object], type[Exception] | tuple[type[Exce
 BYTES: dict[str, tuple[Callable[[bytes], object], type[Exception] | tuple[type[Exception], ...]]] = {
     "manifest.parse": (lambda body: manifest.parse(body, manifest.OCI_MANIFEST), RegistryError),
     "auth.htpasswd.parse": (lambda content: htpasswd.parse(content, Path("htpasswd")), ()),
+    "auth.key_sets.parse": (key_sets.parse, key_sets.KeysUnavailable),
     "auth.token_request.parse_get": (lambda query: token_request.parse_get(query, None), RegistryError),
     "auth.token_request.parse_post": (token_request.parse_post, RegistryError),
     "helm.archive.read": (archive.read, archive.ArchiveInvalid),
@@ -95,6 +113,7 @@ BYTES: dict[str, tuple[Callable[[bytes], object], type[Exception] | tuple[type[E
     ),
 }
 VALUES: dict[str, tuple[Callable[[Any], object], type[Exception] | tuple[type[Exception], ...]]] = {
+    "auth.issuers.parse": (issuers.parse, ValueError),
     "auth.scope.from_claim": (scope.from_claim, ()),
 }
 

@@ -157,6 +157,8 @@ def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
         return
     yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
     yield _repeat(registry.audit.forget_old, HOUSEKEEPING_EVERY)
+    if registry.settings.issuers:
+        yield registry.external_tokens.begin()
     if every:
         yield _collect_garbage(registry, every)
 

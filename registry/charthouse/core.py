@@ -17,6 +17,7 @@ from charthouse.admission import Admission, Admitted, Place, look_around
 from charthouse.audit import ON_THE_MACHINE, Actor, Audit
 from charthouse.auth.access import EVERY_RIGHT, OVERWRITE, PULL, Rights
 from charthouse.auth.access_tokens import AccessTokens
+from charthouse.auth.external import ExternalTokens
 from charthouse.auth.issued import ApiTokens
 from charthouse.auth.logins import Logins
 from charthouse.auth.users import Users
@@ -117,10 +118,11 @@ class Registry:
         self._clock = clock
         self._reading = Reading(database, store, self._now)
         self._admission = Admission(settings)
-        self.users = Users(database, self._now, settings.htpasswd)
-        self.api_tokens = ApiTokens(database, self._now, is_closed=settings.htpasswd is not None)
+        self.users = Users(database, self._now, settings.htpasswd, is_closed=settings.is_closed)
+        self.api_tokens = ApiTokens(database, self._now, is_closed=settings.is_closed)
         self.logins = Logins(database, self._now)
         self.access_tokens = AccessTokens(settings.key_file, clock)
+        self.external_tokens = ExternalTokens(settings.issuers, clock, steady)
         self.audit = Audit(database, self._now, settings.audit_days)
         self.namespaces = Namespaces(settings, database, self._now)
         self.collector = Collector(settings, self._making_room, store, clock, steady)
@@ -553,6 +555,7 @@ class Registry:
         self._database.rest()
 
     async def close(self) -> None:
+        self.external_tokens.close()
         await self.extraction.close()
         await self.audit.close()
         await self._database.close()

@@ -92,7 +92,7 @@ def is_set(connection: Connection, settings: Settings, setting: str) -> bool:
 def values_of(connection: Connection, settings: Settings, name: str) -> dict[str, Value]:
     """What holds for a repository or a namespace, and why."""
     stored, has_users = queries.namespace_settings(connection, Namespace.covering(name))
-    return resolve(settings, stored, name, has_users=has_users or settings.htpasswd is not None)
+    return resolve(settings, stored, name, has_users=has_users or settings.is_closed)
 
 
 def demand(connection: Connection, settings: Settings, repository: RepositoryName) -> None:

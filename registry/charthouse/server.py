@@ -35,12 +35,17 @@ def build_app(settings: Settings) -> Application:
 def is_closed(settings: Settings) -> bool:
     """Whether there are users. Where nothing is yet, nobody is, and nothing is made to find that out.
 
-    Raises SettingsError for an htpasswd file that cannot be read.
+    Raises SettingsError for an htpasswd file, or a file of an issuer's keys, that cannot be read.
     """
     if settings.htpasswd:
         from charthouse.auth.htpasswd import Htpasswd
 
         Htpasswd(settings.htpasswd).check()
+    if settings.issuers:
+        from charthouse.auth import key_sets
+
+        key_sets.check(settings.issuers)
+    if settings.is_closed:
         return True
     if not settings.database and not (settings.data / DATABASE_NAME).exists():
         return False

@@ -9,13 +9,15 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from charthouse.auth import issuers
+from charthouse.auth.issuers import Issuer
 from charthouse.errors import RegistryError
 from charthouse.names import Namespace
 
@@ -250,14 +252,20 @@ class Settings:
     )
     blob_limit: int = setting(10 * 1024**3, whole(1024, 2**63 - 1), "Bytes that a blob may have at most.")
 
-    # What the TOML file says of namespaces, and where each setting came from that was given.
+    # What the TOML file says of namespaces and of other issuers, and where each setting came from that was given.
     namespaces: Mapping[Namespace, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    issuers: Sequence[Issuer] = ()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def key_file(self) -> Path:
         """Of the keys that sign access tokens."""
         return self.token_keys or self.data / "token-keys.json"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the registry asks who one is before it has a user."""
+        return self.htpasswd is not None or bool(self.issuers)
 
     @property
     def on_loopback(self) -> bool:
@@ -287,6 +295,7 @@ def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[
     origins: dict[str, str] = {}
     file = _from_file(config)
     namespaces = _namespaces(file.pop("namespaces", {}), f"in {config}")
+    others = _issuers(file.pop("issuers", []), f"in {config}")
     for origin, found in (
         (f"in {config}", file),
         (FROM_ENVIRONMENT, _from_environment(os.environ if environ is None else environ)),
@@ -295,7 +304,7 @@ def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[
         for name, value in found.items():
             values[name] = _parse(name, value, origin)
             origins[name] = origin
-    settings = Settings(**values, namespaces=namespaces, origins=origins)
+    settings = Settings(**values, namespaces=namespaces, issuers=others, origins=origins)
     if settings.rules == "off" and not settings.ephemeral:
         raise SettingsError(f"{_spelled('rules', origins['rules'])} {origins['rules']} is 'off': only with ephemeral")
     return settings
@@ -332,6 +341,14 @@ def _namespace_table(name: str, table: object, origin: str) -> Mapping[str, Any]
         return {key: namespace_value(key, value) for key, value in table.items()}
     except ValueError as error:
         raise SettingsError(f'[namespaces."{name}"] {origin}: {error}') from None
+
+
+def _issuers(tables: object, origin: str) -> Sequence[Issuer]:
+    """`[[issuers]]`, a table for each."""
+    try:
+        return issuers.parse(tables)
+    except ValueError as error:
+        raise SettingsError(f"[[issuers]] {origin}: {error}") from None
 
 
 def _spelled(name: str, origin: str) -> str:

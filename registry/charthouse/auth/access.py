@@ -160,7 +160,7 @@ class ApiToken:
 class Directory:
     """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody.
 
-    With an htpasswd file it is not, be the file empty.
+    With an htpasswd file, be it empty, or with other issuers it is not: `is_closed`.
     """
 
     generation: int = 0
@@ -169,6 +169,7 @@ class Directory:
     grants: Sequence[Grant] = ()
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
     ended_logins: frozenset[str] = frozenset()  # their ids
+    is_closed: bool = False
     file_version: int = 0  # of the htpasswd file; 0 without one
 
     @property
@@ -178,7 +179,7 @@ class Directory:
 
     @property
     def is_open(self) -> bool:
-        return not self.users and not self.file_version
+        return not self.users and not self.is_closed
 
     def with_file(self, users: Mapping[str, User], version: int) -> "Directory":
         """With the users of an htpasswd file. Of two with one name that of the database counts alone."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charthouse.auth.access import MARK_SIZE, Directory
+from charthouse.auth.methods import remember
 from charthouse.auth.scope import Access
 from charthouse.errors import Unauthorized
 
@@ -89,9 +90,7 @@ class AccessTokens:
         if self.keys.stamp != self._stamp:
             self._known.clear()
             self._stamp = self.keys.stamp
-        self._known[mark] = token
-        while len(self._known) > KNOWN_LIMIT:
-            self._known.popitem(last=False)
+        remember(self._known, mark, token, KNOWN_LIMIT)
 
 
 def bearer_token(header: str) -> str:

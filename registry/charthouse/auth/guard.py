@@ -4,7 +4,7 @@ A right is one word per route. What a caller may not see answers the same whethe
 has not said who he is, 403 for everybody else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from charthouse.at_once import STAMP, Finished, Layer
 from charthouse.audit import SIGNING_IN, Actor
-from charthouse.auth import token_request
+from charthouse.auth import issuers, token_request
 from charthouse.auth.access import ANONYMOUS, DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
 from charthouse.auth.access_tokens import is_bearer
+from charthouse.auth.identity import Identity
+from charthouse.auth.issuers import Rule
 from charthouse.auth.scope import CATALOG, SERVICE, Access
-from charthouse.auth.sign_in import BASIC, Identity, SignIn, shown_user
+from charthouse.auth.sign_in import BASIC, SignIn, shown_user
 from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
@@ -62,7 +64,7 @@ class Guard:
         self._threads = threads
         self._api = api
         self._origins = origins
-        self._known: tuple[Directory, dict[str, Rights]] = (Directory(), {})
+        self._known: tuple[Directory, dict[str | Sequence[Rule], Rights]] = (Directory(), {})
 
     def at_once(self, scope: Scope) -> Finished | None:
         """Where nothing was committed since users and rights were last read, and the caller was seen before."""
@@ -182,7 +184,7 @@ class Guard:
         rights, actions, repository = self._rights(directory, who), _ACTIONS[route.right], route.repository or ""
         if not any(rights.allows(action, repository) for action in actions):
             what = f"{actions[-1]} {'to' if actions[-1] == PUSH else 'from'} {repository}"
-            own = self._rights(directory, Identity(who.name))
+            own = self._rights(directory, replace(who, token=None))
             if not who.name or (who.token is not None and any(own.allows(action, repository) for action in actions)):
                 raise self._insufficient(scope, who, what)
             raise Denied(f"{who.name} may not {what}")
@@ -217,9 +219,10 @@ class Guard:
         if known is not directory:
             rights = {}
             self._known = (directory, rights)
-        if who.name not in rights:
-            rights[who.name] = directory.rights_of(who.name)
-        found = rights[who.name]
+        whose = who.rules or who.name
+        if whose not in rights:
+            rights[whose] = issuers.rights(who.rules) if who.rules else directory.rights_of(who.name)
+        found = rights[whose]
         return found if who.token is None else replace(found, token=who.token)
 
     @cached_property

@@ -53,7 +53,7 @@ class TokenKeys:
         self._path = path
         if not path.exists():
             make(path)
-        self._stamp = _stamp(path)
+        self._stamp = stamp_of(path)
         self._ring = _ring(_read(path))
 
     @property
@@ -78,7 +78,7 @@ class TokenKeys:
 
     def _follow(self) -> None:
         """A file that went away or is damaged changes nothing until it changes again, and is said once."""
-        stamp = _stamp(self._path)
+        stamp = stamp_of(self._path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -176,7 +176,7 @@ def _lock(path: Path) -> FileLock:
     return FileLock(path.with_name(path.name + ".lock"))
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path) -> tuple[int, ...]:
     """Another one for another content; empty for no file."""
     try:
         found = path.stat()

@@ -55,7 +55,7 @@ class Basic:
             self._count_wrong(name, address)
             raise Unauthorized(WRONG)
         self._wrong.pop((name, address), None)
-        _remember(self._right, self._mark(header), (name, directory.version), REMEMBERED)
+        remember(self._right, self._mark(header), (name, directory.version), REMEMBERED)
         return name
 
     def known(self, header: str, directory: Directory) -> str | None:
@@ -93,7 +93,7 @@ class Basic:
     def _count_wrong(self, name: str, address: str) -> None:
         count = self._wrong.get((name, address), (0, 0.0))[0] + 1
         wait = min(2.0 ** (count - FREE_TRIES), LONGEST_WAIT) if count >= FREE_TRIES else 0.0
-        _remember(self._wrong, (name, address), (count, self._clock() + wait), WATCHED)
+        remember(self._wrong, (name, address), (count, self._clock() + wait), WATCHED)
 
 
 def decoded(encoded: str) -> tuple[str, str]:
@@ -107,7 +107,7 @@ def decoded(encoded: str) -> tuple[str, str]:
     return name, password
 
 
-def _remember(known: "OrderedDict[K, V]", key: K, value: V, limit: int) -> None:
+def remember(known: "OrderedDict[K, V]", key: K, value: V, limit: int) -> None:
     """The last `limit` of them."""
     known[key] = value
     known.move_to_end(key)

@@ -2,35 +2,16 @@
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from charthouse.auth import issued, logins
 from charthouse.auth.access import Directory
 from charthouse.auth.access_tokens import bearer_token, is_bearer
+from charthouse.auth.identity import NOBODY, Identity
 from charthouse.auth.methods import Basic, decoded
-from charthouse.auth.scope import Access
 from charthouse.auth.token_request import TokenRequest
 from charthouse.core import Registry
 from charthouse.errors import Unauthorized
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a request shows: a name, and what the token says that showed it. Without both, nobody.
-
-    `login` is the id of the login that showed it, at the token service.
-    """
-
-    name: str = ""
-    token: Access | None = None
-    login: str = ""
-
-    @property
-    def is_nobody(self) -> bool:
-        return not self.name and self.token is None
-
-
-NOBODY = Identity()
 UNKNOWN = "(unknown)"
 BASIC = {"WWW-Authenticate": 'Basic realm="Charthouse", charset="UTF-8"'}
 
@@ -47,7 +28,9 @@ class SignIn:
             return NOBODY
         if is_bearer(header):
             token = self._registry.access_tokens.known(header, directory)
-            return Identity(token.subject, token.access) if token else None
+            if token is None:
+                return self._registry.external_tokens.known(bearer_token(header))
+            return Identity(token.subject, token.access)
         name = self._basic.known(header, directory)
         return None if name is None else Identity(name)
 
@@ -56,6 +39,8 @@ class SignIn:
         if header is None:
             return NOBODY
         if is_bearer(header) and not issued.looks_like_one(bearer_token(header)):
+            if (external := await self._registry.external_tokens.take(bearer_token(header))) is not None:
+                return external
             token = self._registry.access_tokens.take(header, directory)
             return Identity(token.subject, token.access)
         return Identity(await self._by_secret(header, directory, address))

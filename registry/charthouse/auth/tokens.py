@@ -145,11 +145,22 @@ def read(text: str, find_key: FindKey, expected: Expected, now: float) -> Claims
     return claims
 
 
+def claimed(text: str) -> tuple[str, str]:
+    """Whose token it says it is, `iss`, and signed with which key, `kid`. Nothing of it is proven.
+
+    Empty for whatever is none.
+    """
+    try:
+        _check_form(text)
+        header, claims = map(_object, text.split(".")[:2])
+    except Exception:  # noqa: BLE001 - likewise
+        return "", ""
+    issuer, kid = claims.get("iss"), header.get("kid")
+    return issuer if isinstance(issuer, str) else "", kid if isinstance(kid, str) else ""
+
+
 def _signed(text: str, find_key: FindKey, headers: Collection[str] | None) -> Claims:
-    if len(text) > TOKEN_LIMIT:
-        raise TokenInvalid(f"the token has more than {TOKEN_LIMIT:,} characters")
-    if not _COMPACT.fullmatch(text):  # jose skips what is no base64
-        raise TokenInvalid("the token is not of the form header.claims.signature")
+    _check_form(text)
     header = _object(text.partition(".")[0])
     if "crit" in header or (headers is not None and not set(header) <= set(headers)):
         raise TokenInvalid("the token's header demands what is not known here")
@@ -164,6 +175,13 @@ def _signed(text: str, find_key: FindKey, headers: Collection[str] | None) -> Cl
     except jws.JWSError:
         raise TokenInvalid("the token's signature is not that of its key") from None
     return _object(text.split(".")[1])
+
+
+def _check_form(text: str) -> None:
+    if len(text) > TOKEN_LIMIT:
+        raise TokenInvalid(f"the token has more than {TOKEN_LIMIT:,} characters")
+    if not _COMPACT.fullmatch(text):  # jose skips what is no base64
+        raise TokenInvalid("the token is not of the form header.claims.signature")
 
 
 def _object(segment: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Users, groups and grants: every operation on them, and the directory of all as it is now."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from charthouse import queries
@@ -15,7 +16,11 @@ from charthouse.names import shown
 
 
 class Users:
-    def __init__(self, database: Database, now: Callable[[], int], htpasswd: Path | None = None) -> None:
+    def __init__(
+        self, database: Database, now: Callable[[], int], htpasswd: Path | None = None, *, is_closed: bool = False
+    ) -> None:
+        """`is_closed` says that not everybody may do everything, also without a user."""
+        self._is_closed = is_closed
         self._database = database
         self._now = now
         self._file = Htpasswd(htpasswd) if htpasswd else None
@@ -47,7 +52,7 @@ class Users:
         generation = await self._generation()
         directory = self._directory
         if directory is None or directory.generation != generation:
-            self._stored = await self._database.scan(queries.directory)
+            self._stored = replace(await self._database.scan(queries.directory), is_closed=self._is_closed)
         self._stamp = stamp
         self._directory = directory = self._joined()
         return directory
@@ -111,7 +116,8 @@ class Users:
     async def grant(self, subject: str, pattern: Pattern, actions: frozenset[str], by: Actor = ON_THE_MACHINE) -> None:
         """In place of what the subject had for that pattern. Raises USER_UNKNOWN, GRANT_INVALID."""
         grant = Grant(subject, pattern, actions)
-        await self._change(by, "grant set", str(grant))(_grant, grant, self._file.users if self._file else None)
+        of_file = self._file.users if self._file else {}
+        await self._change(by, "grant set", str(grant))(_grant, grant, of_file, is_closed=self._is_closed)
 
     async def revoke(self, subject: str, pattern: Pattern, by: Actor = ON_THE_MACHINE) -> None:
         """Raises USER_UNKNOWN when there is no such grant."""
@@ -170,10 +176,8 @@ def _join(connection: Connection, group: str, name: str, of_file: Mapping[str, U
     queries.add_member(connection, group, name)
 
 
-def _grant(connection: Connection, grant: Grant, of_file: Mapping[str, User] | None) -> None:
-    directory = queries.directory(connection)
-    if of_file is not None:
-        directory = directory.with_file(of_file, 1)
+def _grant(connection: Connection, grant: Grant, of_file: Mapping[str, User], *, is_closed: bool) -> None:
+    directory = replace(queries.directory(connection), is_closed=is_closed).with_file(of_file, 0)
     if directory.is_open:
         raise GrantInvalid("there are no users, and everybody may do everything: `charthouse init` closes the registry")
     group = grant.subject.removeprefix("@")

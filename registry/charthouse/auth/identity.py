@@ -1,0 +1,28 @@
+"""Who a request shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from charthouse.auth.issuers import Rule
+from charthouse.auth.scope import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A name, and what the token says that showed it. Without both, nobody.
+
+    `login` is the id of the login that showed it, at the token service. `rules` are those of another issuer, which say
+    what he may in place of what the name was granted.
+    """
+
+    name: str = ""
+    token: Access | None = None
+    login: str = ""
+    rules: Sequence[Rule] = ()
+
+    @property
+    def is_nobody(self) -> bool:
+        return not self.name and self.token is None
+
+
+NOBODY = Identity()
