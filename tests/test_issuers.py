@@ -81,6 +81,7 @@ def test_a_table_that_cannot_be_is_one_line_that_names_the_key(tmp_path, text, f
         ("http://127.0.0.1.example.com/keys", False),
         ("http://0.0.0.0/keys", False),
         ("https://ann:secret@auth.example.com/keys", False),
+        ("https://ann@auth.example.com/keys", False),
         ("https://", False),
         ("https://[/keys", False),
         ("https://a:x/keys", False),
