@@ -127,7 +127,7 @@ def test_every_manifest_in_the_documentation_can_be_read() -> None:
     annotations = ingress["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "0"
     assert annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off"
-    assert len(found) == len(kinds) + 5  # and pipelines of GitHub and GitLab, and distribution's configuration
+    assert len(found) == len(kinds) + 6  # and pipelines of GitHub and GitLab, and distribution's configuration
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -1,26 +1,24 @@
 """`charthouse exec`, `charthouse serve --ephemeral`, and the control over HTTP: for tests in any language."""
 
-import base64
+import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from charthouse.testing import Registry, make_chart, samples
-from charthouse.testing.registries import Registries
-from support.tools import find_installed
+from charthouse.settings import FIELDS, OF_TESTS, SettingsError, load
+from charthouse.testing import make_chart
 
 PATIENCE = 60  # seconds
 CHARTHOUSE = [sys.executable, "-m", "charthouse"]
-TOKEN = "sesame"
 
 
 def execute(
@@ -73,13 +71,14 @@ def test_a_command_that_cannot_be_run_is_one_line_as_in_a_shell(tmp_path: Path) 
     )
     (tmp_path / "text").write_text("")
     assert "Permission denied" in execute("--", tmp_path / "text", status=126).stderr
-    assert "--policy" in execute("--policy", "none", "--", "true", status=2).stderr
+    assert "--policy on the command line" in execute("--policy", "none", "--", "true", status=2).stderr
+    assert "'a b' is no host name" in execute("--san", "a b", "--", "true", status=2).stderr
     assert "there is no personality 'none'" in execute("--personality", "none", "--", "true", status=2).stderr
 
 
 def test_a_folder_of_charts_that_cannot_be_taken_is_one_line_that_names_it(tmp_path: Path) -> None:
     nowhere = execute("--seed", tmp_path / "nowhere", "--", "true", status=2)
-    assert nowhere.stderr == f"charthouse: --seed {tmp_path / 'nowhere'} cannot be read: No such file or directory\n"
+    assert nowhere.stderr == f"charthouse: the seed {tmp_path / 'nowhere'} cannot be read: No such file or directory\n"
     (tmp_path / "app-1.0.0.tgz").write_text("no archive")
     broken = execute("--seed", tmp_path, "--", "true", status=2).stderr
     assert f"in {tmp_path / 'app-1.0.0.tgz'}" in broken
@@ -114,6 +113,25 @@ def test_with_tls_clients_trust_it_unasked() -> None:
         curl -sf "https://charts.test:${CHART_REGISTRY_HOST#*:}/v2/" --resolve "*:${CHART_REGISTRY_HOST#*:}:127.0.0.1"
     """
     assert execute("--tls", "--san", "charts.test", *shell(script)).stdout == "{}{}{}"
+
+
+def test_with_certificates_of_clients_the_command_has_one_and_control_needs_none() -> None:
+    script = """
+        ! curl -sf "$CHART_REGISTRY_URL/v2/"
+        ! curl -sf "http://$CHART_REGISTRY_HOST/v2/"
+        shown="--cert $CHART_REGISTRY_CLIENT_CERT_FILE --key $CHART_REGISTRY_CLIENT_KEY_FILE"
+        curl -sf $shown "$CHART_REGISTRY_URL/v2/"
+        ! curl -sf "$CHART_REGISTRY_CONTROL_URL/requests"
+        curl -sf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN" "$CHART_REGISTRY_CONTROL_URL/requests"
+    """
+    answer = execute("--mtls", *shell(script)).stdout
+    assert answer.startswith("{}")
+    assert [(each["path"], each["status"]) for each in json.loads(answer.removeprefix("{}"))] == [("/v2/", 200)]
+
+
+def test_a_password_may_be_given() -> None:
+    script = 'curl -sf -u "tester:correct horse" "$CHART_REGISTRY_URL/v2/"'
+    assert execute("--auth", "basic", "--tester-password", "correct horse", *shell(script)).stdout == "{}"
 
 
 def test_with_a_user_its_variables_say_who() -> None:
@@ -168,25 +186,115 @@ def test_requests_are_logged_without_credentials(tmp_path: Path, name: str) -> N
 # --- serve --ephemeral ------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def serving(folder: Path, *words: object, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server in that folder, with variables for its settings, and where it says that it is."""
+    environ = os.environ | {f"CHARTHOUSE_{name.upper()}": value for name, value in settings.items()}
+    with subprocess.Popen(
+        [*CHARTHOUSE, "serve", *map(str, words)], stdout=subprocess.PIPE, cwd=folder, text=True, env=environ
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().removeprefix("listening on ").strip()
+        finally:
+            process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
 def test_an_ephemeral_server_says_in_a_file_where_it_is_and_leaves_nothing(tmp_path: Path) -> None:
-    words = ["--ephemeral", "--port", "0", "--ready-file", str(tmp_path / "ready"), "--versions", "immutable"]
-    with subprocess.Popen([*CHARTHOUSE, "serve", *words], stdout=subprocess.PIPE, cwd=tmp_path, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    words = ["--ephemeral", "--port", "0", "--ready-file", "ready", "--versions", "immutable"]
+    with serving(tmp_path, *words) as (process, url):
         ready = json.loads((tmp_path / "ready").read_text())
-        assert line == f"listening on {ready['url']}\n"
-        assert ready["pid"] == process.pid
+        assert (ready["url"], ready["pid"]) == (url, process.pid)
         assert (tmp_path / "ready").stat().st_mode & 0o077 == 0
         headers = {"Authorization": f"Bearer {ready['control_token']}"}
         chart = {"charts": [{"name": "app", "version": "1.0.0"}]}
-        seeded = httpx.post(f"{ready['url']}/_test/seed", json=chart, headers=headers, trust_env=False)
+        seeded = httpx.post(f"{ready['control_url']}/seed", json=chart, headers=headers, trust_env=False)
         assert seeded.json() == ["app:1.0.0"]
         changed = {"charts": [{"name": "app", "version": "1.0.0", "appVersion": "2"}]}
-        refused = httpx.post(f"{ready['url']}/_test/seed", json=changed, headers=headers, trust_env=False)
+        refused = httpx.post(f"{ready['control_url']}/seed", json=changed, headers=headers, trust_env=False)
         assert refused.status_code == 409
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["ready"]
+
+
+def test_a_service_container_is_told_by_its_environment_alone_what_it_is(tmp_path: Path) -> None:
+    """All that `exec` has; by the name that the pipeline gives it; who may sign in and what to trust is asked for."""
+    make_chart("app", "1.2.3").write(tmp_path)
+    settings = {
+        "ephemeral": "true",
+        "host": "0.0.0.0",
+        "port": "0",
+        "auth": "bearer",
+        "anonymous_pull": "true",
+        "tester_password": "correct horse",
+        "tls": "true",
+        "san": "registry",
+        "personality": "ecr",
+        "seed": str(tmp_path),
+        "control_token": "sesame",
+    }
+    with serving(tmp_path, **settings) as (_, url):
+        port = int(url.rpartition(":")[2])
+        control = f"http://127.0.0.1:{port}/_test"
+        headers = {"Authorization": "Bearer sesame", "Host": f"registry:{port}"}
+        found = httpx.get(f"{control}/registry", headers=headers, trust_env=False).json()
+        user = found["username"], found["password"]
+        assert (found["url"], user) == (f"https://registry:{port}", ("tester", "correct horse"))
+        context = ssl.create_default_context(cadata=found["ca"])
+        with (
+            socket.create_connection(("127.0.0.1", port)) as connection,
+            context.wrap_socket(connection, server_hostname="registry") as secure,
+        ):
+            secure.sendall(b"GET /v2/app/tags/list HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: secure.recv(65536), b""))
+        assert answer.endswith(b'{"name": "app", "tags": ["1.2.3"]}')
+        upload = f"http://127.0.0.1:{port}/v2/app/blobs/uploads/"
+        assert httpx.post(upload, trust_env=False).status_code == 404  # of a registry where repositories are made first
+        assert httpx.delete(f"{control}/faults", headers=headers, trust_env=False).status_code == 204
+        answers = [httpx.post(upload, auth=auth, trust_env=False) for auth in (None, user)]
+        assert [each.status_code for each in answers] == [401, 202]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("auth", "bearer"),
+        ("tester_password", "correct horse"),
+        ("anonymous_pull", "true"),
+        ("mtls", "true"),
+        ("san", "registry"),
+        ("personality", "ecr"),
+        ("rules", "off"),
+        ("seed", "charts"),
+        ("control_token", "sesame"),
+        ("ready_file", "ready"),
+    ],
+)
+def test_what_only_a_registry_for_tests_has_is_refused_elsewhere(name: str, value: str) -> None:
+    variable = f"CHARTHOUSE_{name.upper()}"
+    with pytest.raises(SettingsError, match=rf"{variable} from the environment is .*: only with ephemeral") as refused:
+        load({}, environ={variable: value})
+    assert name not in ("tester_password", "control_token") or value not in str(refused.value)
+    assert load({"ephemeral": True}, environ={variable: value}) != load({"ephemeral": True}, environ={})
+
+
+def test_what_is_refused_elsewhere_is_all_that_only_tests_have() -> None:
+    assert {name for name, field in FIELDS.items() if field.metadata["description"].startswith("For tests: ")} == set(
+        OF_TESTS
+    )
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "a..b", "a/b", "a:5000", "*.test", "x" * 64, "\udcff"])
+def test_a_name_that_no_host_can_have_is_one_line_that_names_it(name: str) -> None:
+    for setting in ("san", "host_name"):
+        with pytest.raises(SettingsError) as refused:
+            load({"ephemeral": True, setting: [name]}, environ={})
+        flag = f"--{setting.replace('_', '-')}"
+        assert str(refused.value).startswith(
+            f"{flag} on the command line is {[name]!r}: {name!r} is no host name: give"
+        )
+    for fine in ("registry", "registry.test", "172.18.0.1", "::1", "my_registry", "bücher.example", "1and1.test"):
+        assert load({"ephemeral": True, "san": fine}, environ={}).san == (fine,)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +304,11 @@ def test_an_ephemeral_server_says_in_a_file_where_it_is_and_leaves_nothing(tmp_p
         (["--workers", "2"], "leave --database and --workers out"),
         (["--ready-file", "/nowhere/ready"], "--ready-file /nowhere/ready cannot be written: No such file"),
         (["--host", "0.0.0.0"], "--open-to-everyone"),
+        (["--san", "a b"], "--san on the command line is ['a b']: 'a b' is no host name"),
+        (["--personality", "quay"], "there is no personality 'quay'; there are distribution, "),
+        (["--auth", "ldap"], "--auth on the command line is 'ldap': give none or basic or bearer"),
+        (["--auth", "basic", "--tester-password", "abc"], "tester_password: the password has 3 characters"),
+        (["--seed", "/nowhere"], "the seed /nowhere cannot be read: No such file or directory"),
     ],
 )
 def test_what_an_ephemeral_server_cannot_be_is_one_line(words: list[str], message: str) -> None:
@@ -205,178 +318,3 @@ def test_what_an_ephemeral_server_cannot_be_is_one_line(words: list[str], messag
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-# --- control ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    registries = Registries(TOKEN)
-    try:
-        yield registries.start()
-    finally:
-        registries.end_all()
-
-
-@pytest.fixture
-def control(registry: Registry) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"{registry.url}/_test", headers=headers, trust_env=False) as client:
-        yield client
-
-
-def get(registry: Registry, path: str) -> httpx.Response:
-    return httpx.get(f"{registry.url}/v2/{path}", trust_env=False)
-
-
-def test_a_registry_of_a_test_has_no_control_unless_it_is_asked_for() -> None:
-    with Registry() as registry:
-        assert httpx.get(f"{registry.url}/_test/openapi.json", trust_env=False).status_code == 404
-
-
-def test_charts_requests_faults_and_time_are_controlled(registry: Registry, control: httpx.Client) -> None:
-    archive = make_chart("app", "2.0.0")
-    encoded = base64.b64encode(archive.content).decode()
-    wanted = {"namespace": "team-a", "charts": [{"name": "app", "version": "1.0.0"}], "archives": [encoded]}
-    assert control.post("/seed", json=wanted).json() == ["team-a/app:1.0.0", "team-a/app:2.0.0"]
-    assert get(registry, "team-a/app/tags/list").json()["tags"] == ["1.0.0", "2.0.0"]
-
-    assert control.post("/faults", json={"rules": [{"times": 1, "status": 502}]}).status_code == 204
-    assert control.get("/faults").json() == [{"times": 1, "status": 502}]
-    assert [get(registry, "").status_code for _ in range(2)] == [502, 200]
-    assert control.delete("/faults").status_code == 204
-    assert control.get("/faults").json() == []
-    assert control.post("/faults", json={"personality": "ecr"}).status_code == 204
-    assert control.post("/faults", json={"personality": "none"}).status_code == 422
-    assert control.post("/faults", json={"rules": [{"satus": 502}]}).status_code == 422
-
-    requests = control.get("/requests").json()
-    assert [(each["path"], each["status"], bool(each["fault"])) for each in requests] == [
-        ("/v2/team-a/app/tags/list", 200, False),
-        ("/v2/", 502, True),
-        ("/v2/", 200, False),
-    ]
-    before = registry.clock()
-    assert control.post("/clock", json={"advance": 3600}).json()["now"] >= before + 3600
-
-    assert control.post("/reset").status_code == 204
-    assert control.get("/requests").json() == []
-    assert control.get("/faults").json() == []
-    assert registry.charts() == []
-    assert registry.clock() < before + 3600
-
-
-def test_further_registries_are_started_and_ended(registry: Registry, control: httpx.Client, tmp_path: Path) -> None:
-    make_chart("app", "1.0.0").write(tmp_path)
-    closed = control.post("/registries", json={"auth": "basic"}).json()
-    credentials = closed["username"], closed["password"]
-    answers = [httpx.get(f"{closed['url']}/v2/", auth=auth, trust_env=False) for auth in (None, credentials)]
-    assert [answer.status_code for answer in answers] == [401, 200]
-    further = control.post("/registries", json={"tls": True, "policy": "charts", "seed": str(tmp_path)}).json()
-    assert further["host"] != registry.host
-    options: dict[str, Any] = {"verify": ssl.create_default_context(cafile=further["ca_file"]), "trust_env": False}
-    answer = httpx.get(f"{further['url']}/v2/app/tags/list", **options)
-    assert answer.json()["tags"] == ["1.0.0"]
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    requests = httpx.get(f"{further['url']}/_test/requests", headers=headers, **options)
-    assert [each["path"] for each in requests.json()] == ["/v2/app/tags/list"]
-    assert registry.charts() == registry.requests == []
-    assert control.delete(f"/registries/{further['id']}").status_code == 204
-    assert control.delete(f"/registries/{further['id']}").status_code == 404
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(further["url"], **options)
-    assert control.post("/registries", json={"host": ["nowhere"]}).status_code == 422
-
-
-def test_what_control_cannot_do_it_says(control: httpx.Client) -> None:
-    assert control.post("/seed", json={"folder": "/nowhere"}).json() == {
-        "detail": "/nowhere: No such file or directory"
-    }
-    refused = control.post("/registries", json={"seed": "/nowhere"})
-    assert (refused.status_code, refused.json()["detail"]) == (422, "/nowhere: No such file or directory")
-    assert control.delete("/registries/7").json()["detail"] == "there is no registry 7 that was asked for here"
-    assert "'basic' or 'bearer'" in control.post("/registries", json={"auth": "ldap"}).text
-
-
-def test_another_machine_is_told_a_name_that_it_knows() -> None:
-    registries = Registries(TOKEN)
-    try:
-        registry = registries.start(host="0.0.0.0")
-        headers = {"Authorization": f"Bearer {TOKEN}", "Host": f"registry:{registry.port}"}
-        url = f"http://127.0.0.1:{registry.port}/_test/registries"
-        further = httpx.post(url, json={"tls": True}, headers=headers, trust_env=False).json()
-        assert further["url"] == f"https://registry:{further['id']}"
-        assert further["ca"] == Path(further["ca_file"]).read_text()
-        assert httpx.get(f"http://127.0.0.1:{further['id']}/v2/", trust_env=False).status_code == 200
-    finally:
-        registries.end_all()
-
-
-RUN = {
-    "Shell": ("sample.sh", ["bash", "-eu", "sample.sh"]),
-    "Go": ("sample.go", ["go", "run", "sample.go"]),
-    "JavaScript": ("sample.mjs", ["node", "sample.mjs"]),
-    "Java": ("Sample.java", ["java", "Sample.java"]),
-}
-
-
-def test_every_operation_has_an_example(control: httpx.Client) -> None:
-    paths = control.get("/openapi.json").json()["paths"]
-    assert [
-        (method, path)
-        for path, operations in paths.items()
-        for method, operation in operations.items()
-        if "x-codeSamples" not in operation
-    ] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "language"),
-    [
-        pytest.param(name, language, marks=[pytest.mark.nightly] if language == "Java" else [])
-        for name, found in samples.SAMPLES.items()
-        for language in found
-    ],
-)
-def test_the_samples_in_the_documentation_run_as_they_are(
-    registry: Registry, control: httpx.Client, tmp_path: Path, name: str, language: str
-) -> None:
-    file, command = RUN[language]
-    find_installed(command[0])
-    document = control.get("/openapi.json").json()
-    shown = [
-        sample
-        for operations in document["paths"].values()
-        for operation in operations.values()
-        for sample in operation.get("x-codeSamples", ())
-    ]
-    source = samples.SAMPLES[name][language]
-    assert {"lang": language, "source": source} in shown
-    (tmp_path / file).write_text(source)
-    get(registry, "")
-    if name in ("list faults", "clear faults"):
-        registry.fail(status=502)
-    environ = {"CHART_REGISTRY_URL": registry.url, "CHART_REGISTRY_CONTROL_TOKEN": TOKEN, "GOFLAGS": "-mod=mod"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stderr
-    if name == "registries":
-        answer = done.stdout.strip()
-        host = json.loads(answer)["host"] if language == "Shell" else answer
-        assert httpx.get(f"http://{host}/v2/", trust_env=False).status_code == 200
-    elif name == "seed":
-        assert registry.tags("team-a/app") == ["1.2.3"]
-    elif name == "faults":
-        assert len(registry.faults) == 1
-    elif name == "list faults":
-        assert json.loads(done.stdout) == [{"status": 502}]
-    elif name == "collect":
-        assert json.loads(done.stdout) == {"blobs": 0, "manifests": 0, "uploads": 0}
-    elif name == "clear faults":
-        assert registry.faults == []
-    elif name == "requests":
-        assert [each["path"] for each in json.loads(done.stdout)] == ["/v2/"]
-    elif name == "reset":
-        assert registry.requests == []

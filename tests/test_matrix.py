@@ -60,6 +60,7 @@ ROWS: dict[str, dict[str, str]] = {
 # Of registries for tests alone.
 CONTROL_ROWS: dict[str, dict[str, str]] = {
     "/_test/openapi.json": {"GET": "nothing", "HEAD": "nothing"},
+    "/_test/registry": {"GET": "control"},
     "/_test/reset": {"POST": "control"},
     "/_test/seed": {"POST": "control"},
     "/_test/requests": {"GET": "control"},

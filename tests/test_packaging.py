@@ -260,11 +260,15 @@ def test_the_dockerfile_makes_a_registry_that_is_healthy(tmp_path: Path) -> None
 def _service_variables() -> list[dict[str, str]]:
     """What docs/testing.md gives to a container that is a service of GitLab's or GitHub's pipelines."""
     blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs/testing.md").read_text(), re.MULTILINE | re.DOTALL)
-    gitlab, github = (yaml.safe_load(block) for block in blocks)
-    return [gitlab["test"]["variables"], github["jobs"]["test"]["services"]["registry"]["env"]]
+    gitlab, github, closed = (yaml.safe_load(block) for block in blocks)
+    return [
+        gitlab["test"]["variables"],
+        github["jobs"]["test"]["services"]["registry"]["env"],
+        closed["test"]["variables"],
+    ]
 
 
-@pytest.mark.parametrize("service", [0, 1], ids=["GitLab", "GitHub"])
+@pytest.mark.parametrize("service", [0, 1, 2], ids=["GitLab", "GitHub", "GitLab, with users and TLS"])
 def test_a_service_container_for_tests_needs_its_variables_alone(service: int, tmp_path: Path) -> None:
     """The image's entry point, without arguments and with the image's variables and those that are documented; but on a
     free port. A client reaches it by the service's name."""
@@ -274,9 +278,13 @@ def test_a_service_container_for_tests_needs_its_variables_alone(service: int, t
     variables = {**stage.environment, **documented, f"{PREFIX}PORT": "0", f"{PREFIX}DATA": str(tmp_path / "data")}
     with _serving(entry, tmp_path, variables) as url:
         headers = {"Host": f"registry:{url.rpartition(':')[2]}", "Authorization": "Bearer sesame"}
-        assert httpx.get(f"{url}/v2/", headers={"Host": headers["Host"]}, trust_env=False).status_code == 200
+        plain = url.replace("https:", "http:")  # where TLS is spoken, plain HTTP is too on this machine
+        found = httpx.get(f"{plain}/_test/registry", headers=headers, trust_env=False).json()
+        user = (found["username"], found["password"])
+        named = {"Host": headers["Host"]}
+        assert httpx.get(f"{plain}/v2/", auth=user, headers=named, trust_env=False).status_code == 200
         assert _health(stage, url, variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}) == 0
-        further = httpx.post(f"{url}/_test/registries", json={}, headers=headers, trust_env=False).json()
+        further = httpx.post(f"{plain}/_test/registries", json={}, headers=headers, trust_env=False).json()
         assert further["url"].startswith("http://registry:")
     assert not (tmp_path / "data").exists()
 

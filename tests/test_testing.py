@@ -130,12 +130,20 @@ def test_what_the_registry_refuses_is_raised(registry: Registry) -> None:
         registry.tags("team-a/app")
     with pytest.raises(RegistryError, match="APP"):
         registry.push(make_chart("APP", "1.0.0"))
-    with pytest.raises(SettingsError, match="--policy"):
+    with pytest.raises(SettingsError, match="policy of a registry for tests is 'none': give charts or oci"):
         Registry(policy="none")
-    with pytest.raises(SettingsError, match="a registry for tests has no setting 'polciy'; it has auth, "):
+    with pytest.raises(SettingsError, match="unknown setting polciy of a registry for tests; there are host, "):
         Registry(polciy="charts")
-    with pytest.raises(SettingsError, match="tls is 'perhaps': give true or false"):
+    with pytest.raises(SettingsError, match="tls of a registry for tests is 'perhaps': give off or self-signed"):
         Registry(tls="perhaps")
+    with pytest.raises(SettingsError, match="anonymous-pull says that pulls need no user, and nothing does"):
+        Registry(anonymous_pull=True)
+    with pytest.raises(SettingsError, match="there is no personality 'quay'; there are distribution, "):
+        Registry(personality="quay")
+    with pytest.raises(SettingsError, match="tester_password: the password has 3 characters"):
+        Registry(auth="basic", tester_password="abc").start()
+    with pytest.raises(SettingsError, match="makes its own certificate"):
+        Registry(tls_cert="cert.pem", tls_key="key.pem")
     with pytest.raises(RuntimeError, match="has not been started"):
         Registry().charts()
 
@@ -198,7 +206,7 @@ def test_a_closed_registry_has_a_user_who_may_do_everything() -> None:
             urllib.request.urlopen(start)
     with Registry() as registry:
         assert (registry.username, registry.password) == ("", "")
-    with pytest.raises(SettingsError, match="auth is 'ldap': give none or basic or bearer"):
+    with pytest.raises(SettingsError, match="auth of a registry for tests is 'ldap': give none or basic or bearer"):
         Registry(auth="ldap")
 
 

@@ -165,7 +165,7 @@ def test_a_key_with_a_password_is_one_line_and_nobody_is_asked_for_it(pair: tupl
         ),
         ({"tls_cert": "/a.crt", "tls_key": "/a.key"}, "--tls-cert /a.crt cannot be read: No such file or directory"),
         (
-            {"tls": "self-signed", "host_name": "a..b"},
+            {"tls": "self-signed", "public_url": "https://a..b", "open_to_everyone": True},
             "--tls self-signed cannot make a certificate: 'a..b' is no host name",
         ),
     ],

@@ -22,13 +22,16 @@ const patience = 30 * time.Second
 
 // Registry is empty when it starts, and gone when its test has ended.
 type Registry struct {
-	ID       string `json:"id"`
-	Host     string `json:"host"` // as in oci://<Host>/team-a/app
-	URL      string `json:"url"`
-	Username string `json:"username"`
-	Password string `json:"password"`
-	CAFile   string `json:"ca_file"`
-	Token    string `json:"control_token"`
+	ID         string `json:"id"`
+	Host       string `json:"host"` // as in oci://<Host>/team-a/app
+	URL        string `json:"url"`
+	Username   string `json:"username"`
+	Password   string `json:"password"`
+	CAFile     string `json:"ca_file"`
+	CertFile   string `json:"client_cert_file"` // with mtls: what clients show
+	KeyFile    string `json:"client_key_file"`
+	ControlURL string `json:"control_url"`
+	Token      string `json:"control_token"`
 }
 
 // Request is what a client asked.
@@ -44,12 +47,12 @@ type Request struct {
 // Object is JSON: {"policy": "charts"} for Start, {"path": "*/blobs/*", "status": 502} for Fail.
 type Object = map[string]any
 
-// Start gives a registry with the settings of POST /_test/registries: tls, policy, versions, personality, seed.
+// Start gives a registry with the settings of POST /_test/registries: auth, tls, mtls, policy, versions, personality, seed.
 func Start(t testing.TB, settings ...Object) *Registry {
 	t.Helper()
 	var first *Registry
-	if url := os.Getenv("CHART_REGISTRY_URL"); url != "" {
-		first = &Registry{URL: url, Token: os.Getenv("CHART_REGISTRY_CONTROL_TOKEN")}
+	if url := os.Getenv("CHART_REGISTRY_CONTROL_URL"); url != "" {
+		first = &Registry{ControlURL: url, Token: os.Getenv("CHART_REGISTRY_CONTROL_TOKEN")}
 	} else {
 		first = serve(t)
 	}
@@ -60,9 +63,9 @@ func Start(t testing.TB, settings ...Object) *Registry {
 		}
 	}
 	registry := &Registry{}
-	first.call(t, "POST", "/_test/registries", wanted, registry)
+	first.call(t, "POST", "/registries", wanted, registry)
 	registry.Token = first.Token
-	t.Cleanup(func() { first.call(t, "DELETE", "/_test/registries/"+registry.ID, nil, nil) })
+	t.Cleanup(func() { first.call(t, "DELETE", "/registries/"+registry.ID, nil, nil) })
 	return registry
 }
 
@@ -95,32 +98,32 @@ func serve(t testing.TB) *Registry {
 // Seed pushes charts: {"name": "app", "version": "1.2.3", "values": {…}}.
 func (r *Registry) Seed(t testing.TB, namespace string, charts ...Object) {
 	t.Helper()
-	r.call(t, "POST", "/_test/seed", Object{"namespace": namespace, "charts": charts}, nil)
+	r.call(t, "POST", "/seed", Object{"namespace": namespace, "charts": charts}, nil)
 }
 
 // Fail makes requests meet a rule: {"path": "*/manifests/*", "times": 2, "status": 502}.
 func (r *Registry) Fail(t testing.TB, rules ...Object) {
 	t.Helper()
-	r.call(t, "POST", "/_test/faults", Object{"rules": rules}, nil)
+	r.call(t, "POST", "/faults", Object{"rules": rules}, nil)
 }
 
 // Requests is what clients asked so far, in order.
 func (r *Registry) Requests(t testing.TB) (requests []Request) {
 	t.Helper()
-	r.call(t, "GET", "/_test/requests", nil, &requests)
+	r.call(t, "GET", "/requests", nil, &requests)
 	return requests
 }
 
 // Advance lets time pass: uploads and tokens expire.
 func (r *Registry) Advance(t testing.TB, by time.Duration) {
 	t.Helper()
-	r.call(t, "POST", "/_test/clock", Object{"advance": by.Seconds()}, nil)
+	r.call(t, "POST", "/clock", Object{"advance": by.Seconds()}, nil)
 }
 
 // Reset makes it empty, at the same address.
 func (r *Registry) Reset(t testing.TB) {
 	t.Helper()
-	r.call(t, "POST", "/_test/reset", nil, nil)
+	r.call(t, "POST", "/reset", nil, nil)
 }
 
 func (r *Registry) call(t testing.TB, method, path string, body, answer any) {
@@ -138,7 +141,7 @@ func (r *Registry) do(method, path string, body, answer any) error {
 			return err
 		}
 	}
-	request, err := http.NewRequest(method, r.URL+path, bytes.NewReader(content))
+	request, err := http.NewRequest(method, r.ControlURL+path, bytes.NewReader(content))
 	if err != nil {
 		return err
 	}

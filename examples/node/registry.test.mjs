@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, test } from "node:test";
 
-const { CHART_REGISTRY_URL: url, CHART_REGISTRY_CONTROL_TOKEN: token } = process.env;
+const { CHART_REGISTRY_CONTROL_URL: url, CHART_REGISTRY_CONTROL_TOKEN: token } = process.env;
 const digestOf = (content) => `sha256:${createHash("sha256").update(content).digest("hex")}`;
 let registry;
 
 async function control(method, path, body, at = url) {
-  const response = await fetch(`${at}/_test/${path}`, {
+  const response = await fetch(`${at}/${path}`, {
     method,
     headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
     body: body && JSON.stringify(body),
@@ -54,8 +54,8 @@ test("what is pushed is pulled", async () => {
 });
 
 test("a wrong digest is noticed", async () => {
-  await control("POST", "seed", { charts: [{ name: "app", version: "1.2.3" }] }, registry.url);
-  await control("POST", "faults", { rules: [{ path: "*/blobs/*", flip: 0 }] }, registry.url);
+  await control("POST", "seed", { charts: [{ name: "app", version: "1.2.3" }] }, registry.control_url);
+  await control("POST", "faults", { rules: [{ path: "*/blobs/*", flip: 0 }] }, registry.control_url);
   const manifest = await (await fetch(`${registry.url}/v2/app/manifests/1.2.3`)).json();
   const { digest } = manifest.layers[0];
   const content = Buffer.from(await (await fetch(`${registry.url}/v2/app/blobs/${digest}`)).arrayBuffer());

@@ -18,6 +18,6 @@ echo "approved" >note.txt
 oras attach --artifact-type application/vnd.example.note "$CHART_REGISTRY_HOST/team-a/app:1.2.3" note.txt
 oras discover "$CHART_REGISTRY_HOST/team-a/app:1.2.3" | grep application/vnd.example.note
 
-requests=$(curl -sf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN" "$CHART_REGISTRY_URL/_test/requests")
+requests=$(curl -sf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN" "$CHART_REGISTRY_CONTROL_URL/requests")
 grep -q '/referrers/' <<<"$requests"
 echo "all is well"

@@ -169,10 +169,14 @@ class Protocol(HttpToolsProtocol):
             else:
                 self._turn_away(TLS_HINT)
             return True
-        if tls and not (tls.plain_on_loopback and self.server and is_loopback(self.server[0])):
+        if tls and not self.may_be_plain(tls):
             self._turn_away(PLAIN_HINT)
             return True
         return False
+
+    def may_be_plain(self, tls: Tls) -> bool:
+        """Whether it answers plain HTTP where it speaks TLS."""
+        return tls.plain_on_loopback and self.server is not None and is_loopback(self.server[0])
 
     def _begin_tls(self, tls: Tls, data: bytes) -> None:
         inside = TlsTransport(self.transport, tls.context, self, partial(self._tls_failed, tls))

@@ -47,6 +47,8 @@ def is_closed(settings: Settings) -> bool:
         key_sets.check(settings.issuers)
     if settings.is_closed:
         return True
+    if settings.ephemeral:
+        return settings.auth != "none" or settings.mtls
     if not settings.database and not (settings.data / DATABASE_NAME).exists():
         return False
     from charthouse.composition import has_users  # the parent of several workers needs no more of it
@@ -61,7 +63,7 @@ def serve(settings: Settings, build: Build = build_app, is_closed: Callable[[Set
     _allow_many_connections()
     try:
         with ExitStack() as held:
-            closed = not settings.ephemeral and is_closed(settings)
+            closed = is_closed(settings)
             if not closed:
                 _refuse_strangers(settings)
             if settings.ephemeral:

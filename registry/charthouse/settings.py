@@ -30,6 +30,9 @@ FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
 _FROM_KUBERNETES = re.compile(r"CHARTHOUSE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 _PUBLIC_URL = re.compile(r"https?://(?:[a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
+_HOST_NAME = re.compile(
+    r"(?!.{254})_?[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
+)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -89,6 +92,35 @@ def addresses(value: object) -> tuple[str, ...]:
     return found
 
 
+def host_names(value: object) -> tuple[str, ...]:
+    found = words(value)
+    for name in found:
+        if not _is_host_name(name):
+            raise ValueError(f"{name!r} is no host name: give names and addresses such as registry.test or 172.18.0.1")
+    return found
+
+
+def _is_host_name(name: str) -> bool:
+    """An address, or labels of letters, digits and hyphens (RFC 1123, 2.1); of letters of other scripts by IDNA."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            return bool(_HOST_NAME.fullmatch(name.encode("idna").decode()))
+        except UnicodeError:
+            return False
+    return True
+
+
+def tls_mode(value: object) -> str:
+    """true and false too, as for a switch."""
+    word = str(value).lower()
+    found = "self-signed" if word in _TRUE else "off" if word in _FALSE else word
+    if found not in ("off", "self-signed"):
+        raise ValueError("give off or self-signed")
+    return found
+
+
 def file(value: object) -> Path | None:
     return Path(str(value)) if value else None
 
@@ -139,7 +171,7 @@ class Settings:
     port: int = setting(5000, whole(0, 65535), "Port to listen on; 0 picks a free one.")
     host_name: tuple[str, ...] = setting(
         (),
-        words,
+        host_names,
         "Further names that the registry answers to; given on other addresses than loopback, others are refused.",
     )
     public_url: str = setting(
@@ -155,7 +187,7 @@ class Settings:
     )
     tls: Literal["off", "self-signed"] = setting(
         "off",
-        one_of("off", "self-signed"),
+        tls_mode,
         "self-signed speaks TLS with a certificate of its own, and plain HTTP too on loopback.",
     )
     token_keys: Path | None = setting(  # noqa: RUF009 - likewise
@@ -203,15 +235,30 @@ class Settings:
     archive_members: int = setting(
         10_000, whole(1, 1_000_000), "Files and folders that a chart's archive may have at most."
     )
-    rules: Literal["on", "off"] = setting(
-        "on", one_of("on", "off"), "off stores broken charts too, for tests: with ephemeral alone."
-    )
     ephemeral: bool = setting(default=False, parse=switch, description="A registry for tests: its data goes with it.")
-    control_token: str = setting(
-        "", str, "What opens /_test/ of an ephemeral registry; without, one is made for the ready file."
+    auth: Literal["none", "basic", "bearer"] = setting(
+        "none",
+        one_of("none", "basic", "bearer"),
+        "For tests: whether clients have to sign in; basic gives no tokens, bearer does and takes Basic as well.",
     )
+    tester_password: str = setting(
+        "", str, "For tests: the password of tester, who may do everything; without, one is made."
+    )
+    anonymous_pull: bool = setting(
+        default=False, parse=switch, description="For tests: pulls need no user, whatever auth says."
+    )
+    mtls: bool = setting(
+        default=False, parse=switch, description="For tests: TLS, for clients that show a certificate."
+    )
+    san: tuple[str, ...] = setting((), host_names, "For tests: further names of the registry, in its certificate too.")
+    personality: str = setting("", str, "For tests: another registry to behave as, such as ecr.")
+    rules: Literal["on", "off"] = setting("on", one_of("on", "off"), "For tests: off stores broken charts too.")
+    seed: Path | None = setting(  # noqa: RUF009 - as a Path above
+        None, file, "For tests: a folder whose charts it begins with."
+    )
+    control_token: str = setting("", str, "For tests: what opens /_test/; without, one is made.")
     ready_file: Path | None = setting(  # noqa: RUF009 - likewise
-        None, file, "Written when an ephemeral registry is ready: JSON with its addresses and what opens them."
+        None, file, "For tests: written when it is ready, JSON with its addresses and what opens them."
     )
     sparse_manifests: bool = setting(
         default=False, parse=switch, description="Accept manifests whose blobs or children are not here."
@@ -285,12 +332,33 @@ def is_loopback(address: str) -> bool:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings) if field.metadata}
 
+# What only a registry for tests has.
+OF_TESTS = (
+    "auth",
+    "tester_password",
+    "anonymous_pull",
+    "mtls",
+    "san",
+    "personality",
+    "rules",
+    "seed",
+    "control_token",
+    "ready_file",
+)
+_SECRET = ("database", "control_token", "tester_password")
+
 # What each namespace may set for itself.
 NAMESPACE_SETTINGS = ("policy", "versions", "names", "legacy", "images", "signatures", "untagged_expiry")
 
 
-def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from flags (None is not given), then `CHARTHOUSE_*`, then the TOML file. Raises SettingsError."""
+def load(
+    flags: Mapping[str, Any],
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags_are: str = FROM_FLAGS,
+) -> Settings:
+    """Settings from flags (None is not given), then `CHARTHOUSE_*`, then the TOML file. Raises SettingsError, which
+    says of flags that they are `flags_are`."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     file = _from_file(config)
@@ -299,15 +367,22 @@ def load(flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[
     for origin, found in (
         (f"in {config}", file),
         (FROM_ENVIRONMENT, _from_environment(os.environ if environ is None else environ)),
-        (FROM_FLAGS, {name: value for name, value in flags.items() if value is not None}),
+        (flags_are, {name: value for name, value in flags.items() if value is not None}),
     ):
         for name, value in found.items():
             values[name] = _parse(name, value, origin)
             origins[name] = origin
     settings = Settings(**values, namespaces=namespaces, issuers=others, origins=origins)
-    if settings.rules == "off" and not settings.ephemeral:
-        raise SettingsError(f"{_spelled('rules', origins['rules'])} {origins['rules']} is 'off': only with ephemeral")
+    if not settings.ephemeral:
+        _refuse_what_tests_have(settings)
     return settings
+
+
+def _refuse_what_tests_have(settings: Settings) -> None:
+    for name in OF_TESTS:
+        value, origin = getattr(settings, name), settings.origins.get(name, "")
+        if value != FIELDS[name].default:
+            raise SettingsError(f"{_spelled(name, origin)} {origin} is {_shown(name, value)}: only with ephemeral")
 
 
 def _parse(name: str, value: object, origin: str) -> object:
@@ -316,8 +391,14 @@ def _parse(name: str, value: object, origin: str) -> object:
     try:
         return FIELDS[name].metadata["parse"](value)
     except (ValueError, TypeError) as error:
-        shown = "…" if name in ("database", "control_token") else repr(value)  # it may hold a password
-        raise SettingsError(f"{_spelled(name, origin)} {origin} is {shown}: {error}") from None
+        raise SettingsError(f"{_spelled(name, origin)} {origin} is {_shown(name, value)}: {error}") from None
+
+
+def _shown(name: str, value: object) -> str:
+    """As it may be printed: some hold a password."""
+    if name in _SECRET:
+        return "…"
+    return repr(str(value) if isinstance(value, Path) else value)
 
 
 def _namespaces(tables: object, origin: str) -> Mapping[Namespace, Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,36 @@ def test_a_login_of_helm_3_17_keeps_a_refresh_token_and_signs_in_with_it(tmp_pat
         registry.reset()
         registry.push(APP, "team-a")
         helm("pull", f"{where}/app", "--version", "1.2.3", *words, status=1)
+
+
+# --- another address of this machine ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address() -> str:
+    """By which others reach this machine, as the nodes of kind would."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("198.51.100.1", 9))  # sends nothing: it only chooses the address
+        except OSError:
+            pytest.skip("this machine has no other address than loopback")
+        found: str = asking.getsockname()[0]
+        return found
+
+
+def test_helm_trusts_it_at_another_address_that_its_certificate_names(address: str, helm: Tool, tmp_path: Path) -> None:
+    for words in ({"host": "0.0.0.0", "san": address}, {"host": address}):
+        with Registry(tls=True, **words) as registry:
+            where = f"oci://{address}:{registry.port}/team-a"
+            trusted = ("--ca-file", registry.ca_file)
+            helm("push", APP.write(tmp_path), where, *trusted)
+            helm("pull", f"{where}/app", "--version", "1.2.3", *trusted)
+            assert {request.headers["host"] for request in registry.requests} == {f"{address}:{registry.port}"}
+    with Registry(tls=True, host="0.0.0.0") as registry:
+        trusted = ("--ca-file", registry.ca_file)
+        refused = helm("push", APP.write(tmp_path), f"oci://{address}:{registry.port}/team-a", *trusted, status=1)
+        assert "certificate is valid for" in refused
+        assert address in refused
 
 
 # --- certificates of clients ------------------------------------------------------------------------------------------

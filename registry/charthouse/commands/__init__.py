@@ -5,6 +5,7 @@ Here is what they share: the options, and the way to the registry whose data is 
 """
 
 import asyncio
+import inspect
 import re
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from charthouse.names import Digest, Reference, RepositoryName, Tag
-from charthouse.settings import FIELDS, Settings, SettingsError, load
+from charthouse.settings import FIELDS, Settings, SettingsError, load, switch
 
 if TYPE_CHECKING:
     from charthouse.core import Registry
@@ -32,6 +33,15 @@ def setting_option(name: str) -> Any:
     field = FIELDS[name]
     flag = f"--{name.replace('_', '-')}"
     return typer.Option(flag, help=field.metadata["description"], show_default=False)
+
+
+def setting_flag(name: str) -> inspect.Parameter:
+    """A setting's flag as a parameter of its command: it takes a text, or several, which `settings.py` parses; a switch
+    takes nothing."""
+    parse = FIELDS[name].metadata["parse"]
+    kind: Any = bool if parse is switch else list[str] if isinstance(FIELDS[name].default, tuple) else str
+    annotation = Annotated[kind | None, setting_option(name)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 DataOption = Annotated[Path | None, setting_option("data")]

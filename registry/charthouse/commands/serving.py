@@ -2,12 +2,12 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from charthouse.commands import ConfigOption, setting_option
-from charthouse.settings import FIELDS, load, switch
+from charthouse.commands import ConfigOption, setting_flag
+from charthouse.settings import FIELDS, load
 
 family = typer.Typer()
 
@@ -32,15 +32,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     raise typer.Exit(run(settings))
 
 
-def _flag(name: str) -> inspect.Parameter:
-    """A setting's flag takes a text, or several, which `settings.py` parses; a switch takes nothing."""
-    parse = FIELDS[name].metadata["parse"]
-    kind: Any = bool if parse is switch else list[str] if isinstance(FIELDS[name].default, tuple) else str
-    annotation = Annotated[kind | None, setting_option(name)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
 # Typer reads a command's options from its signature: here, one for each setting.
 _CONFIG = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption)
-serve.__signature__ = inspect.Signature([*map(_flag, FIELDS), _CONFIG])  # type: ignore[attr-defined]
+serve.__signature__ = inspect.Signature([*map(setting_flag, FIELDS), _CONFIG])  # type: ignore[attr-defined]
 family.command()(serve)

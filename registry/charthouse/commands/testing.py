@@ -1,40 +1,26 @@
 """`charthouse exec`."""
 
+import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from charthouse.commands import setting_option
+from charthouse.commands import setting_flag
+from charthouse.settings import FIELDS, OF_TESTS
 
 family = typer.Typer()
 
+# Of the server's settings those that tests need most, and all of their own but the file that says when it is ready.
+OPTIONS = [name for name in FIELDS if name in OF_TESTS and name != "ready_file"] + ["policy", "versions", "host"]
 
-@family.command(name="exec", context_settings={"allow_interspersed_args": False})
-def execute(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with its own words.")],
-    auth: Annotated[
-        str, typer.Option("--auth", help="none, basic or bearer: clients have to sign in; bearer gives tokens.")
-    ] = "none",
-    anonymous_pull: Annotated[bool, typer.Option("--anonymous-pull", help="With --auth: pulls need no user.")] = False,
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, and plain HTTP on the same port.")] = False,
-    mtls: Annotated[bool, typer.Option("--mtls", help="Speak TLS, to clients that show a certificate.")] = False,
-    seed: Annotated[Path | None, typer.Option("--seed", help="Folder whose charts it has.")] = None,
-    policy: Annotated[str, setting_option("policy")] = "oci",
-    versions: Annotated[str, setting_option("versions")] = "mutable",
-    rules: Annotated[str, typer.Option("--rules", help="off stores broken charts too.")] = "on",
-    host: Annotated[list[str] | None, setting_option("host")] = None,
-    san: Annotated[list[str] | None, typer.Option("--san", help="Further names, for the certificate too.")] = None,
-    personality: Annotated[str | None, typer.Option("--personality", help="Behave as another registry does.")] = None,
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Write the requests here: a line of JSON each, or a .har.")
-    ] = None,
-) -> None:
+
+def execute(command: list[str], log: Path | None = None, *, tls: bool | None = None, **options: Any) -> None:
     """Run a command with a registry for tests of its own.
 
     The command finds it by CHART_REGISTRY_HOST, CHART_REGISTRY_URL, CHART_REGISTRY_USERNAME, CHART_REGISTRY_PASSWORD,
-    CHART_REGISTRY_CA_FILE, CHART_REGISTRY_CLIENT_CERT_FILE, CHART_REGISTRY_CLIENT_KEY_FILE and
-    CHART_REGISTRY_CONTROL_TOKEN; Helm and Docker are configured for it.
+    CHART_REGISTRY_CA_FILE, CHART_REGISTRY_CLIENT_CERT_FILE, CHART_REGISTRY_CLIENT_KEY_FILE, CHART_REGISTRY_CONTROL_URL
+    and CHART_REGISTRY_CONTROL_TOKEN; Helm and Docker are configured for it.
 
     Examples:
 
@@ -44,20 +30,20 @@ def execute(
     """
     from charthouse.testing.running import run
 
-    words = {"host": host} if host else {}
-    status = run(
-        command,
-        seed=seed,
-        log=log,
-        auth=auth,
-        anonymous_pull=anonymous_pull,
-        tls=tls,
-        mtls=mtls,
-        policy=policy,
-        versions=versions,
-        san=san or (),
-        rules=rules,
-        personality=personality,
-        **words,
-    )
-    raise typer.Exit(status)
+    raise typer.Exit(run(command, log, tls=tls, **options))
+
+
+_WORDS = Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with its own words.")]
+_LOG = Annotated[Path | None, typer.Option("--log", help="Write the requests here: a line of JSON each, or a .har.")]
+_TLS = Annotated[bool | None, typer.Option("--tls", help="Speak TLS, and plain HTTP on the same port.")]
+
+# Typer reads a command's options from its signature.
+execute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("command", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=_WORDS),
+        inspect.Parameter("tls", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_TLS),
+        *map(setting_flag, OPTIONS),
+        inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_LOG),
+    ]
+)
+family.command(name="exec", context_settings={"allow_interspersed_args": False})(execute)

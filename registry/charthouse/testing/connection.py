@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from charthouse.at_once import Layer
 from charthouse.http_protocol import Protocol
 from charthouse.testing.shared import Shared
+from charthouse.tls import Tls
 
 if TYPE_CHECKING:
     from charthouse.testing.registry import Registry
@@ -26,6 +27,15 @@ class Connection(Protocol):
     @app.setter
     def app(self, _: object) -> None:
         """uvicorn's, which is the same for all."""
+
+    def may_be_plain(self, tls: Tls) -> bool:
+        """Control always is: whoever has its token needs no certificate. `registries.py` refuses the rest."""
+        return self._owner.has_control or super().may_be_plain(tls)
+
+    @property
+    def is_plain_for_control_alone(self) -> bool:
+        tls = self._owner.state.tls
+        return tls is not None and self.scheme == "http" and not super().may_be_plain(tls)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)

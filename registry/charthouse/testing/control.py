@@ -41,7 +41,8 @@ class NewRegistry(Model):
     rules: Literal["on", "off"] = Field(default="on", description="off stores broken charts too.")
     host: list[str] = Field(default=[], description="Addresses to listen on: those of the first, if not given.")
     san: list[str] = Field(default=[], description="Further names, for its certificate too.")
-    personality: str | None = Field(default=None, description="Another registry that it behaves as.")
+    personality: str = Field(default="", description="Another registry that it behaves as.")
+    tester_password: str = Field(default="", description="With auth; without, one is made.")
     seed: str | None = Field(default=None, description="A folder of charts, on the registry's machine.")
 
 
@@ -103,7 +104,13 @@ router = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(_authorize)]
 
 
 def _sample(name: str) -> dict[str, Any]:
-    return {"x-codeSamples": [{"lang": lang, "source": source} for lang, source in samples.SAMPLES[name].items()]}
+    return {"x-codeSamples": samples.samples(name)}
+
+
+@router.get("/registry", openapi_extra=_sample("registry"))
+def get_registry(request: Request, this: This) -> StartedRegistry:
+    """Where it is, who may do everything, and the certificates: for whoever knows it by its name and token alone."""
+    return describe(this, request.headers["host"])
 
 
 @router.post("/reset", status_code=204, openapi_extra=_sample("reset"))
@@ -164,15 +171,10 @@ def collect(registry: This) -> dict[str, int]:
 @router.post("/registries", status_code=201, openapi_extra=_sample("registries"))
 def start_registry(request: Request, this: This, registries: All, wanted: NewRegistry) -> StartedRegistry:
     """A further registry, empty, on a port of its own, with `/_test/` under the same token."""
-    words = wanted.model_dump(exclude={"seed", "host"})
+    words = wanted.model_dump(exclude={"host"})
     registry = registries.start(**words, host=wanted.host or this.addresses)
-    if wanted.seed:
-        try:
-            registry.seed(wanted.seed)
-        except BaseException:
-            registries.end(str(registry.port))
-            raise
-    return describe(registry, known_as=request.headers["host"].rpartition(":")[0])
+    name = request.headers["host"].rpartition(":")[0]  # by which whoever asks has reached this machine
+    return describe(registry, f"{name}:{registry.port}" if name else "")
 
 
 @router.delete("/registries/{number}", status_code=204, openapi_extra=_sample("end"))

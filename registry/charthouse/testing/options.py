@@ -1,10 +1,10 @@
-"""What a registry for tests can be told beside the settings of the server."""
+"""What a registry for tests is told: the settings of the server, and what it may not be."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from charthouse.settings import FIELDS, Settings, SettingsError, switch
+from charthouse.settings import Settings, SettingsError, load
 from charthouse.testing import shared
 from charthouse.testing.shared import User
 
@@ -12,40 +12,36 @@ if TYPE_CHECKING:
     from charthouse.testing.rules import Rule
 
 DEFAULTS = {"policy": "oci", "versions": "mutable", "port": 0, "open_to_everyone": True, "ephemeral": True}
-AUTH = ("none", "basic", "bearer")  # bearer takes Basic too, as Charthouse itself does; basic knows no tokens
 
 
-def parse_switch(name: str, value: bool | str) -> bool:
-    try:
-        return switch(value)
-    except ValueError as error:
-        raise SettingsError(f"{name} is {value!r}: {error}") from None
+def load_options(words: Mapping[str, Any], origin: str = "of a registry for tests") -> Settings:
+    """Of `words` alone, None is not given: the environment of a test is not its registry's. Raises SettingsError, which
+    says that they are of that origin."""
+    return load({**DEFAULTS, **words}, environ={}, flags_are=origin)
 
 
-def check_names(settings: Iterable[str]) -> None:
-    """From a test or a pytest.ini they are no flags of a command line, as which `load` takes them."""
-    own = ("auth", "anonymous_pull", "tls", "mtls", "san", "personality")
-    if unknown := [name for name in settings if name not in FIELDS]:
-        raise SettingsError(
-            f"a registry for tests has no setting {unknown[0]!r}; it has {', '.join(dict.fromkeys((*own, *FIELDS)))}"
-        )
-
-
-def user_for(auth: str) -> User | None:
-    if auth not in AUTH:
-        raise SettingsError(f"auth is {auth!r}: give {' or '.join(AUTH)}")
-    return None if auth == "none" else shared.user()
-
-
-def named(settings: Settings, names: Sequence[str]) -> Settings:
-    """On loopback other names than this machine's have to be allowed; elsewhere all are, unless some are named."""
+def checked(settings: Settings) -> Settings:
+    """With all names that it is known by. Raises SettingsError for what a registry for tests cannot be."""
+    if settings.database or settings.workers != 1:
+        raise SettingsError("--ephemeral is one process with everything in memory: leave --database and --workers out")
+    if given := settings.tls_cert or settings.tls_key:
+        raise SettingsError(f"{given}: an ephemeral registry makes its own certificate, by --tls self-signed and --san")
+    if settings.anonymous_pull and settings.auth == "none" and not settings.is_closed:
+        raise SettingsError("--anonymous-pull says that pulls need no user, and nothing does: give --auth as well")
+    rules_of(settings.personality)
     if not settings.on_loopback:
         return settings
-    return dataclasses.replace(settings, host_name=(*settings.host_name, *names))
+    # On loopback other names than this machine's have to be allowed; elsewhere all are, unless some are named.
+    return dataclasses.replace(settings, host_name=(*settings.host_name, *settings.san))
 
 
-def rules_of(personality: str | None) -> "Sequence[Rule]":
-    if personality is None:
+def user_for(settings: Settings) -> User | None:
+    """Who may do everything; None where everybody may."""
+    return None if settings.auth == "none" else shared.user(settings.tester_password)
+
+
+def rules_of(personality: str) -> "Sequence[Rule]":
+    if not personality:
         return ()
     from charthouse.testing.personalities import PERSONALITIES
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charthouse.at_once import Finished, Layer
+from charthouse.http_protocol import PLAIN_HINT
 from charthouse.testing.registry import Registry
 
 PREFIX = "/_test/"
+_HEALTH = ("/healthz", "/readyz")  # of a container, whose checks know of no certificate
+_PLAIN = JSONResponse({"errors": [{"code": "UNSUPPORTED", "message": PLAIN_HINT}]}, 400)
 
 
 class Registries:
@@ -63,7 +67,8 @@ class _Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["path"].startswith(PREFIX):
-            await self._app(scope, receive, send)
+            is_refused = scope["state"]["connection"].is_plain_for_control_alone and scope["path"] not in _HEALTH
+            await (_PLAIN if is_refused else self._app)(scope, receive, send)
             return
         scope["state"]["registry"] = self._registry
         scope["state"]["connection"].controlling = asyncio.current_task()  # a reset must not cut off who asked for it
@@ -75,12 +80,13 @@ class _Front:
 
 @dataclass(slots=True)
 class StartedRegistry:
-    """`id` ends it. `ca`, `client_cert` and `client_key` are what is in the files, for other machines. What does not
-    apply is empty."""
+    """`id` ends it. `control_url` is plain HTTP, whatever the registry speaks. `ca`, `client_cert` and `client_key` are
+    what is in the files, for other machines. What does not apply is empty."""
 
     id: str
     host: str
     url: str
+    control_url: str
     username: str = ""
     password: str = ""
     ca_file: str = ""
@@ -91,18 +97,17 @@ class StartedRegistry:
     client_key: str = ""
 
 
-def describe(registry: Registry, known_as: str = "") -> StartedRegistry:
-    """`known_as` is the name by which whoever asks has reached this machine."""
+def describe(registry: Registry, host: str = "") -> StartedRegistry:
+    """`host` is where whoever asks can reach it, with the port; without, as it is known on this machine."""
+    host = host or registry.host
     found = StartedRegistry(
         id=str(registry.port),
-        host=registry.host,
-        url=registry.url,
+        host=host,
+        url=f"{registry.scheme}://{host}",
+        control_url=f"http://{host}{PREFIX.rstrip('/')}",
         username=registry.username,
         password=registry.password,
     )
-    if known_as:
-        found.host = f"{known_as}:{registry.port}"
-        found.url = f"{registry.scheme}://{found.host}"
     if registry.speaks_tls:
         found.ca_file, found.ca = _file(registry.ca_file)
     if registry.demands_certificates:

@@ -18,15 +18,16 @@ from charthouse.at_once import Layer
 from charthouse.auth.access import ANONYMOUS, EVERYTHING, PULL, Pattern
 from charthouse.collection import Report
 from charthouse.core import Caller
+from charthouse.errors import RegistryError
 from charthouse.http_protocol import State
 from charthouse.names import RepositoryName, parse_reference
 from charthouse.queries import Chart
-from charthouse.settings import Settings, load, words
+from charthouse.settings import Settings, SettingsError
 from charthouse.testing import shared
 from charthouse.testing.basic import BasicAlone
 from charthouse.testing.clock import MovableClock
 from charthouse.testing.connection import Connection
-from charthouse.testing.options import DEFAULTS, check_names, named, parse_switch, rules_of, user_for
+from charthouse.testing.options import checked, load_options, rules_of, user_for
 from charthouse.testing.pushing import Pushable, PushedChart, read
 from charthouse.testing.records import Request
 from charthouse.testing.shared import Shared
@@ -46,22 +47,22 @@ PAGE = 1000
 class Registry:
     """Started by `start` or `with`, ended by `end`; every call may come from any thread, and from any event loop's.
 
-    `settings` are those of the server by their names (`policy="charts"`). It listens on loopback; with
-    `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a certificate for
-    those and for this machine's, and answers plain HTTP on the same port; with `mtls` clients have to show one too, and
-    plain HTTP is refused. With `auth="bearer"` clients sign in as `username`, who may do everything, and have tokens;
-    with `auth="basic"` there are none; with `anonymous_pull` pulls need neither.
+    `settings` are those of the server by their names (`policy="charts"`), or all of them are `given`. It listens on
+    loopback; with `host="0.0.0.0"` containers and clusters reach it, by the names of `san` too. With `tls` it has a
+    certificate for those and for this machine's, and answers plain HTTP on the same port; with `mtls` clients have to
+    show one too, and plain HTTP is refused. With `auth="bearer"` clients sign in as `username`, who may do everything,
+    and have tokens; with `auth="basic"` there are none; with `anonymous_pull` pulls need neither.
     """
 
     def __init__(
         self,
         *,
-        host: str | tuple[str, ...] = ("127.0.0.1", "::1"),
-        auth: str = "none",
-        anonymous_pull: bool | str = False,
-        tls: bool | str = False,
-        mtls: bool | str = False,
-        san: str | Sequence[str] = (),
+        host: str | Sequence[str] | None = None,
+        auth: str | None = None,
+        anonymous_pull: bool | str | None = None,
+        tls: bool | str | None = None,
+        mtls: bool | str | None = None,
+        san: str | Sequence[str] | None = None,
         personality: str | None = None,
         front: Front | None = None,
         given: Settings | None = None,
@@ -69,16 +70,19 @@ class Registry:
     ) -> None:
         self.clock = MovableClock()
         self.listener: Callable[[Request], None] | None = None  # told of each request that is over
-        self._san = words(san)
-        self._user = user_for(auth)
-        self._has_tokens = auth != "basic"
-        self._is_readable = parse_switch("anonymous_pull", anonymous_pull)
-        check_names(settings)
-        self._given = named(given or load({**DEFAULTS, "host": host, **settings}, environ={}), self._san)
-        self.demands_certificates = parse_switch("mtls", mtls)
-        self.speaks_tls = parse_switch("tls", tls) or self.demands_certificates or self._given.tls != "off"
+        options = {
+            "host": host,
+            "auth": auth,
+            "anonymous_pull": anonymous_pull,
+            "tls": tls,
+            "mtls": mtls,
+            "san": san,
+            "personality": personality,
+            **settings,
+        }
+        self._given = checked(given or load_options(options))
+        self._user = user_for(self._given)
         self._front = front
-        self._personality = rules_of(personality)
         self._shared: Shared | None = None
         self.state = State()
         self._site: Site | None = None
@@ -94,10 +98,21 @@ class Registry:
         self._shared = shared.join(self)
         try:
             self._call(self._start(self._shared))
+            if self._given.seed is not None:
+                self._begin_with(self._given.seed)
         except BaseException:
             self.end()
             raise
         return self
+
+    def _begin_with(self, folder: Path) -> None:
+        try:
+            self.seed(folder)
+        except OSError as error:
+            raise SettingsError(f"the seed {folder} cannot be read: {error.strerror}") from None
+        except RegistryError as error:
+            words = [error.message, *getattr(error, "__notes__", ())]
+            raise SettingsError(f"the seed {folder}: {'; '.join(words)}") from None
 
     def end(self) -> None:
         """Nothing of it is left. Ending it again does nothing."""
@@ -185,6 +200,19 @@ class Registry:
         if self._client is None:
             raise RuntimeError("the registry demands no certificate of its clients: give mtls=True")
         return self._client
+
+    @property
+    def demands_certificates(self) -> bool:
+        return self._given.mtls
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self._given.mtls or self._given.tls != "off"
+
+    @property
+    def has_control(self) -> bool:
+        """Whether there is `/_test/`."""
+        return self._front is not None
 
     @property
     def scheme(self) -> str:
@@ -323,8 +351,8 @@ class Registry:
     def _make_tls(self, process: Shared) -> Tls | None:
         folder = process.home.new_folder()
         self._kept.callback(shutil.rmtree, folder)
-        names = (*self._given.host_name, *self._san)
-        given = dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=names)
+        names = dict.fromkeys((*self._given.host_name, *self._given.san))
+        given = dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=tuple(names))
         if not self.demands_certificates:
             return open_tls(given)
         from charthouse.certificates import client_files  # as for every certificate, only where there is one
@@ -355,11 +383,11 @@ class Registry:
         await before.close()
 
     async def _open(self, process: Shared) -> Site:
-        front = (lambda app: app) if self._has_tokens else BasicAlone
+        front = BasicAlone if self._given.auth == "basic" else (lambda app: app)
         site = await open_site(self._given, self._user, self.clock, process, self._told, front)
-        if self._user and self._is_readable:
+        if self._given.anonymous_pull:
             await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
-        site.faults.add(self._personality)
+        site.faults.add(rules_of(self._given.personality))
         return site if self._front is None else dataclasses.replace(site, app=self._front(site.app, self))
 
     def _told(self, request: Request) -> None:

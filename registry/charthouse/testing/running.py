@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charthouse.errors import RegistryError
-from charthouse.settings import Settings, SettingsError
+from charthouse.settings import FROM_FLAGS, Settings, SettingsError
 from charthouse.testing import har
+from charthouse.testing.options import load_options
 from charthouse.testing.records import Request, as_json_line
 from charthouse.testing.registries import Registries, StartedRegistry, describe
 from charthouse.testing.registry import Registry
@@ -33,29 +33,18 @@ FORWARDED = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR
 _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 
 
-def run(command: Sequence[str], *, seed: Path | None, log: Path | None, **words: Any) -> int:
-    """The command's exit status, beside a registry that is there for it alone."""
-    token = secrets.token_urlsafe(24)
+def run(command: Sequence[str], log: Path | None, **options: Any) -> int:
+    """The command's exit status, beside a registry that is there for it alone. `options` are those of the command line,
+    where None is not given."""
+    settings = load_options(options, FROM_FLAGS)
+    token = settings.control_token or secrets.token_urlsafe(24)
     registries = Registries(token)
-    registry = registries.start(**words)
+    registry = registries.start(given=settings)
     try:
-        if seed is not None:
-            _seed(registry, seed)
         with _folder() as folder, _logged(registry, log):
             return _run(command, os.environ | environment(registry, token, folder), meanwhile=registries.control)
     finally:
         registries.end_all()
-
-
-def _seed(registry: Registry, folder: Path) -> None:
-    try:
-        registry.seed(folder)
-    except OSError as error:
-        raise SettingsError(f"--seed {folder} cannot be read: {error.strerror}") from None
-    except RegistryError as error:
-        raise SettingsError(
-            f"--seed {folder}: {'; '.join([error.message, *getattr(error, '__notes__', ())])}"
-        ) from None
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable[[], object]) -> int:
@@ -111,6 +100,7 @@ def environment(registry: Registry, token: str, folder: Path) -> dict[str, str]:
         "CA_FILE": found.ca_file,
         "CLIENT_CERT_FILE": found.client_cert_file,
         "CLIENT_KEY_FILE": found.client_key_file,
+        "CONTROL_URL": found.control_url,
         "CONTROL_TOKEN": token,
     }
     environ = {PREFIX + name: value for name, value in variables.items()}
@@ -188,8 +178,6 @@ def _summary(requests: Sequence[Request]) -> str:
 
 def serve(settings: Settings) -> int:
     """Until SIGTERM or Ctrl+C."""
-    if settings.database or settings.workers != 1:
-        raise SettingsError("--ephemeral is one process with everything in memory: leave --database and --workers out")
     token = settings.control_token or secrets.token_urlsafe(24)
     registries = Registries(token)
     stopped = threading.Event()

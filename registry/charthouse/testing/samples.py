@@ -1,22 +1,60 @@
-"""How the control is used, in several languages: what `/_test/openapi.json` shows, and what the tests run as it is."""
+"""How the control is used, in several languages: what `/_test/openapi.json` shows, and what the tests run as it is.
 
-_CURL = 'curl -sf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN"'
-_JSON = f"{_CURL} --json"
+Each sample is a whole program that prints the answer. Where a path has `{id}`, it is the program's first argument.
+"""
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    method: str
+    path: str  # below the control's URL
+    body: object = None  # sent as JSON; None is no body
+
+
+OPERATIONS = {
+    "registry": Operation("GET", "/registry"),
+    "reset": Operation("POST", "/reset"),
+    "seed": Operation("POST", "/seed", {"namespace": "team-a", "charts": [{"name": "app", "version": "1.2.3"}]}),
+    "requests": Operation("GET", "/requests"),
+    "list faults": Operation("GET", "/faults"),
+    "faults": Operation("POST", "/faults", {"rules": [{"path": "*/manifests/*", "times": 2, "status": 502}]}),
+    "clear faults": Operation("DELETE", "/faults"),
+    "clock": Operation("POST", "/clock", {"advance": 3600}),
+    "collect": Operation("POST", "/collect"),
+    "registries": Operation("POST", "/registries", {"versions": "immutable"}),
+    "end": Operation("DELETE", "/registries/{id}"),
+}
+
+
+def shell(asked: Operation) -> str:
+    lines = ['curl -sSf -H "Authorization: Bearer $CHART_REGISTRY_CONTROL_TOKEN"']
+    if asked.method != ("GET" if asked.body is None else "POST"):
+        lines.append(f"-X {asked.method}")
+    if asked.body is not None:
+        lines.append(f"-H 'Content-Type: application/json' -d '{json.dumps(asked.body)}'")
+    lines.append(f'"$CHART_REGISTRY_CONTROL_URL{asked.path.replace("{id}", "$1")}"')
+    return " \\\n  ".join(lines) + "\n"
+
 
 _GO = """\
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
-	"os"
-	"strings"
+	"os"%(imports)s
 )
 
 func main() {
-	url := os.Getenv("CHART_REGISTRY_URL") + "/_test/registries"
-	request, _ := http.NewRequest("POST", url, strings.NewReader(`{"versions": "immutable"}`))
+	url := os.Getenv("CHART_REGISTRY_CONTROL_URL") + %(path)s
+	request, err := http.NewRequest("%(method)s", url, %(body)s)
+	if err != nil {
+		panic(err)
+	}
 	request.Header.Set("Authorization", "Bearer "+os.Getenv("CHART_REGISTRY_CONTROL_TOKEN"))
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
@@ -24,72 +62,92 @@ func main() {
 		panic(err)
 	}
 	defer response.Body.Close()
-	var registry struct{ ID, Host, URL string }
-	if err := json.NewDecoder(response.Body).Decode(&registry); err != nil {
-		panic(err)
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode >= 300 {
+		panic(fmt.Sprint(response.Status, string(answer), err))
 	}
-	fmt.Println(registry.Host)
+	fmt.Print(string(answer))
 }
 """
 
+
+def go(asked: Operation) -> str:
+    has_body = asked.body is not None
+    return _GO % {
+        "method": asked.method,
+        "path": _joined(asked.path, "os.Args[1]"),
+        "body": f"strings.NewReader(`{json.dumps(asked.body)}`)" if has_body else "http.NoBody",
+        "imports": '\n\t"strings"' if has_body else "",
+    }
+
+
 _JAVASCRIPT = """\
-const response = await fetch(`${process.env.CHART_REGISTRY_URL}/_test/registries`, {
-  method: "POST",
+const response = await fetch(process.env.CHART_REGISTRY_CONTROL_URL + %(path)s, {
+  method: "%(method)s",
   headers: {
     Authorization: `Bearer ${process.env.CHART_REGISTRY_CONTROL_TOKEN}`,
     "Content-Type": "application/json",
-  },
-  body: JSON.stringify({ versions: "immutable" }),
+  },%(body)s
 });
-console.log((await response.json()).host);
+const answer = await response.text();
+if (!response.ok) throw new Error(`${response.status} ${answer}`);
+process.stdout.write(answer);
 """
+
+
+def javascript(asked: Operation) -> str:
+    return _JAVASCRIPT % {
+        "method": asked.method,
+        "path": _joined(asked.path, "process.argv[2]"),
+        "body": f"\n  body: JSON.stringify({json.dumps(asked.body)})," if asked.body is not None else "",
+    }
+
 
 _JAVA = """\
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
+import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
 
 public class Sample {
     public static void main(String[] args) throws Exception {
-        var request = HttpRequest.newBuilder(URI.create(System.getenv("CHART_REGISTRY_URL") + "/_test/registries"))
+        var url = System.getenv("CHART_REGISTRY_CONTROL_URL") + %(path)s;
+        var request = HttpRequest.newBuilder(URI.create(url))
             .header("Authorization", "Bearer " + System.getenv("CHART_REGISTRY_CONTROL_TOKEN"))
             .header("Content-Type", "application/json")
-            .POST(HttpRequest.BodyPublishers.ofString("{\\"versions\\": \\"immutable\\"}"))
+            .method("%(method)s", %(body)s)
             .build();
-        var answer = HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body();
-        System.out.println(answer.replaceAll(".*\\"host\\":\\"([^\\"]*)\\".*", "$1"));
+        var response = HttpClient.newHttpClient().send(request, BodyHandlers.ofString());
+        if (response.statusCode() >= 300) {
+            throw new IllegalStateException(response.statusCode() + " " + response.body());
+        }
+        System.out.print(response.body());
     }
 }
 """
 
-SAMPLES = {
-    "reset": {"Shell": f'{_CURL} -X POST "$CHART_REGISTRY_URL/_test/reset"'},
-    "seed": {
-        "Shell": f"{_JSON} '"
-        '{"namespace": "team-a", "charts": [{"name": "app", "version": "1.2.3"}]}'
-        '\' "$CHART_REGISTRY_URL/_test/seed"'
-    },
-    "requests": {"Shell": f'{_CURL} "$CHART_REGISTRY_URL/_test/requests"'},
-    "faults": {
-        "Shell": f"{_JSON} '"
-        '{"rules": [{"path": "*/manifests/*", "times": 2, "status": 502}]}'
-        '\' "$CHART_REGISTRY_URL/_test/faults"'
-    },
-    "list faults": {"Shell": f'{_CURL} "$CHART_REGISTRY_URL/_test/faults"'},
-    "clear faults": {"Shell": f'{_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/faults"'},
-    "clock": {"Shell": f"{_JSON} '" + '{"advance": 3600}\' "$CHART_REGISTRY_URL/_test/clock"'},
-    "end": {
-        "Shell": f"id=$({_JSON} '{{}}' \"$CHART_REGISTRY_URL/_test/registries\""
-        """ | sed 's/.*"id":"\\([0-9]*\\)".*/\\1/')\n"""
-        f'{_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"\n'
-        f'! {_CURL} -X DELETE "$CHART_REGISTRY_URL/_test/registries/$id"  # it has ended'
-    },
-    "collect": {"Shell": f'{_CURL} -X POST "$CHART_REGISTRY_URL/_test/collect"'},
-    "registries": {
-        "Shell": f"{_JSON} '" + '{"versions": "immutable"}\' "$CHART_REGISTRY_URL/_test/registries"',
-        "Go": _GO,
-        "JavaScript": _JAVASCRIPT,
-        "Java": _JAVA,
-    },
-}
+
+def java(asked: Operation) -> str:
+    has_body = asked.body is not None
+    return _JAVA % {
+        "method": asked.method,
+        "path": _joined(asked.path, "args[0]"),
+        "body": f"BodyPublishers.ofString({json.dumps(json.dumps(asked.body))})"
+        if has_body
+        else "BodyPublishers.noBody()",
+    }
+
+
+def _joined(path: str, identity: str) -> str:
+    """The path as a literal that Go, JavaScript and Java share."""
+    before, found, _ = path.partition("{id}")
+    return f'"{before}" + {identity}' if found else f'"{path}"'
+
+
+LANGUAGES = {"Shell": shell, "Go": go, "JavaScript": javascript, "Java": java}
+
+
+def samples(name: str) -> list[dict[str, str]]:
+    """As OpenAPI's `x-codeSamples` has them."""
+    return [{"lang": language, "source": write(OPERATIONS[name])} for language, write in LANGUAGES.items()]

@@ -26,10 +26,11 @@ from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
 from charthouse.composition import open_registry
+from charthouse.errors import PasswordInvalid
 from charthouse.locks import FileLock
 from charthouse.migrate import migrate_sqlite
 from charthouse.processes import http_config
-from charthouse.settings import DATABASE_NAME, load
+from charthouse.settings import DATABASE_NAME, SettingsError, load
 
 T = TypeVar("T")
 
@@ -190,28 +191,32 @@ class User:
 
 
 @cache
-def user() -> User:
-    """The administrator of all closed registries of the process: hashing a password for each would take 30 ms."""
-    return User("tester", secrets.token_urlsafe(12))
+def user(password: str = "") -> User:
+    """The administrator of all closed registries of the process: hashing a password for each would take 30 ms. Without
+    a password, one is made."""
+    return User("tester", password or secrets.token_urlsafe(12))
 
 
-_closed = b""
+_closed: dict[User, bytes] = {}
 
 
-async def closed_database() -> bytes:
+async def closed_database(user: User) -> bytes:
     """With that user, and for the rest empty."""
-    global _closed  # noqa: PLW0603 - made once, like the empty one
-    if not _closed:
+    if user not in _closed:
         folder = Path(tempfile.mkdtemp(prefix="charthouse-", dir=_memory()))
         try:
             (folder / DATABASE_NAME).write_bytes(empty_database())
             registry = await open_registry(load({"data": folder}, environ={}), durable=False)
-            await registry.users.add(user().name, user().password, administrator=True)
-            await registry.close()
-            _closed = (folder / DATABASE_NAME).read_bytes()
+            try:
+                await registry.users.add(user.name, user.password, administrator=True)
+            except PasswordInvalid as error:
+                raise SettingsError(f"tester_password: {error.message}") from None
+            finally:
+                await registry.close()
+            _closed[user] = (folder / DATABASE_NAME).read_bytes()
         finally:
             shutil.rmtree(folder)
-    return _closed
+    return _closed[user]
 
 
 @cache

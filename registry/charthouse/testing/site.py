@@ -45,7 +45,7 @@ async def open_site(
     async with AsyncExitStack() as opened:
         folder = process.home.new_folder()
         opened.callback(shutil.rmtree, folder)
-        (folder / DATABASE_NAME).write_bytes(await shared.closed_database() if user else shared.empty_database())
+        (folder / DATABASE_NAME).write_bytes(await shared.closed_database(user) if user else shared.empty_database())
         settings = dataclasses.replace(given, data=folder)
         app = create_app(settings, clock=clock, durable=False, threads=process.threads)
         registry = await opened.enter_async_context(app.lifespan())

@@ -12,6 +12,7 @@ import org.junit.jupiter.api.Test;
 
 class RegistryTest {
     private static final String URL = System.getenv("CHART_REGISTRY_URL");
+    private static final String CONTROL = System.getenv("CHART_REGISTRY_CONTROL_URL");
     private static final String TOKEN = System.getenv("CHART_REGISTRY_CONTROL_TOKEN");
 
     private final HttpClient client = HttpClient.newHttpClient();
@@ -25,7 +26,7 @@ class RegistryTest {
     }
 
     private void control(String path, String body) throws Exception {
-        var answer = send(to("/_test/" + path).header("Authorization", "Bearer " + TOKEN)
+        var answer = send(HttpRequest.newBuilder(URI.create(CONTROL + "/" + path)).header("Authorization", "Bearer " + TOKEN)
             .header("Content-Type", "application/json").POST(BodyPublishers.ofString(body)));
         assertTrue(answer.statusCode() < 300, answer.body());
     }
