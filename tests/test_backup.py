@@ -59,7 +59,7 @@ async def push(registry: Registry, tag: str, *layers: bytes, repository: Reposit
 
 
 async def pull(registry: Registry, digest: Digest) -> bytes:
-    blob = await registry.get_blob(NAME, digest)
+    blob = await registry.pulls.get_blob(NAME, digest)
     return b"".join([piece async for piece in blob.read(0, blob.size)])
 
 
@@ -222,7 +222,7 @@ async def test_a_restored_registry_has_every_row_and_every_byte(
     async with restored(tmp_path / place, target) as (new, faults):
         assert faults == []
         assert await new._database.scan(rows) == await registry._database.scan(rows)
-        assert (await new.get_manifest(NAME, Tag("all"))).content == above
+        assert (await new.pulls.get_manifest(NAME, Tag("all"))).content == above
         assert [await pull(new, Digest.of(layer(seed))) for seed in "ab"] == [layer("a"), layer("b")]
         assert await verified(new) == []
         await push(new, "2.0", layer("c"), repository=RepositoryName("team-b/new"))  # the next id is a new one
@@ -344,7 +344,7 @@ async def test_a_damaged_blob_is_named_and_the_rest_is_in_the_backup(
         (found,) = await verified(new)
         assert (found.digest, found.versions) == (digest, [f"{NAME}:1.0"])
         with pytest.raises(ManifestUnknown):
-            await new.stat_manifest(NAME, Tag("1.0"))
+            await new.pulls.stat_manifest(NAME, Tag("1.0"))
         assert await pull(new, Digest.of(layer("b"))) == layer("b")
         await push(new, "1.0", layer("a"))
         assert await pull(new, digest) == layer("a")

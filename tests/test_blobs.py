@@ -413,7 +413,7 @@ async def pieces(*found: bytes) -> AsyncIterator[bytes]:
 
 
 async def content_of(registry: Registry, digest: Digest) -> bytes:
-    blob = await registry.get_blob(REPOSITORY, digest)
+    blob = await registry.pulls.get_blob(REPOSITORY, digest)
     return b"".join([piece async for piece in blob.read(0, blob.size)])
 
 
@@ -424,7 +424,7 @@ async def test_two_uploads_of_one_digest_at_once_both_succeed_and_one_file_remai
         *[registry.push_blob(name, CALLER, digest, pieces(LARGE[:PIECE], LARGE[PIECE:])) for name in repositories]
     )
     for name in repositories:
-        blob = await registry.get_blob(name, digest)
+        blob = await registry.pulls.get_blob(name, digest)
         assert b"".join([piece async for piece in blob.read(0, blob.size)]) == LARGE
     assert left(settings.data) == ["blobs"]
     await registry.push_blob(REPOSITORY, CALLER, digest, pieces(LARGE))

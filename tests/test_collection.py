@@ -166,7 +166,7 @@ async def test_a_push_of_the_same_digest_between_the_transaction_and_the_file_su
 
 async def test_a_pull_that_found_a_blob_which_is_then_collected_is_blob_unknown(app, remote, collect, clock):
     await remote.push_blob(LARGE)
-    blob = await app.registry.get_blob(NAME, Digest.of(LARGE))
+    blob = await app.registry.pulls.get_blob(NAME, Digest.of(LARGE))
     clock.now += GRACE + 1
     await collect()
     with pytest.raises(BlobUnknown):
@@ -177,7 +177,7 @@ async def test_a_pull_that_has_begun_gets_the_whole_blob(app, remote, collect, c
     """On the systems where an open file stays readable."""
     content = bytes(3 * 1024 * 1024)
     await remote.push_blob(content)
-    blob = await app.registry.get_blob(NAME, Digest.of(content))
+    blob = await app.registry.pulls.get_blob(NAME, Digest.of(content))
     reading = blob.read(0, blob.size)
     first = await anext(reading)
     clock.now += GRACE + 1
@@ -198,7 +198,7 @@ async def test_pushes_and_collections_of_one_blob_side_by_side_lose_none(make_se
         for _ in range(15):
             await one.push_blob(repository, CALLER, digest, pieces(content))
             with contextlib.suppress(BlobUnknown):  # with no grace at all it may go before the next request
-                read = (await one.get_blob(repository, digest)).read(0, len(content))
+                read = (await one.pulls.get_blob(repository, digest)).read(0, len(content))
                 assert b"".join([piece async for piece in read]) == content
 
     async def collect() -> None:
@@ -256,10 +256,10 @@ async def test_a_push_meets_the_collection_of_the_same_blob_before_either_has_en
     go_on.set()
     await asyncio.gather(running, second)
     push.close()
-    blob = await registry.get_blob(other, digest)
+    blob = await registry.pulls.get_blob(other, digest)
     assert b"".join([piece async for piece in blob.read(0, blob.size)]) == content
     with pytest.raises(BlobUnknown):
-        await registry.get_blob(NAME, digest)
+        await registry.pulls.get_blob(NAME, digest)
     await registry.close()
 
 
@@ -559,7 +559,7 @@ class TestClocks:
             clock.now += jump + 60
             steady.now += 60
             assert (await registry.collector.run()).clock_jumped
-        assert (await registry.get_blob(NAME, Digest.of(SMALL))).size == len(SMALL)
+        assert (await registry.pulls.get_blob(NAME, Digest.of(SMALL))).size == len(SMALL)
 
     async def test_a_clock_that_is_set_right_bit_by_bit_is_none_that_was_set(self, registry, clock, steady):
         await registry.collector.run()

@@ -195,7 +195,7 @@ async def test_what_memory_holds_of_a_manifest_goes_at_once_for_every_process(
     for _ in range(3):
         assert await remote.statuses(LAYER_PATH, MANIFEST_PATH) == [200, 200]
     file(LAYER).unlink()
-    blob = await registry.get_blob(RepositoryName("team-a/app"), Digest.of(LAYER))
+    blob = await registry.pulls.get_blob(RepositoryName("team-a/app"), Digest.of(LAYER))
     with pytest.raises(Exception, match="is missing"):
         await anext(blob.read(0, blob.size))
     assert await remote.statuses(LAYER_PATH, MANIFEST_PATH) == [404, 404]
@@ -216,7 +216,7 @@ async def test_a_blob_that_was_pushed_again_meanwhile_is_not_taken_for_damaged(
 ):
     """Somebody found its row, lost its file to a healing push, and must not speak of the new file."""
     await push(remote)
-    stale = await registry.get_blob(RepositoryName("team-a/app"), Digest.of(LAYER))
+    stale = await registry.pulls.get_blob(RepositoryName("team-a/app"), Digest.of(LAYER))
     file(LAYER).unlink()
     await remote.call("GET", LAYER_PATH)
     await push(remote)

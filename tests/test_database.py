@@ -208,7 +208,7 @@ async def test_nul_and_lone_surrogates_stay_in_the_bytes_of_a_manifest(registry:
         subject={"mediaType": odd, "digest": SUBJECT, "size": 2**63 - 1},
     )
     pushed = await registry.push_manifest(REPOSITORY, Tag("odd"), body, OCI_INDEX, Caller("ann"))
-    assert (await registry.get_manifest(REPOSITORY, Tag("odd"))).content == body
+    assert (await registry.pulls.get_manifest(REPOSITORY, Tag("odd"))).content == body
     (referrer,), _ = await registry.list_referrers(REPOSITORY, SUBJECT, None, "", 10)
     assert referrer.digest == pushed.digest
     assert json.loads(referrer.annotations) == {odd: odd}

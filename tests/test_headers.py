@@ -19,7 +19,7 @@ INERT = {
     "content-disposition": "attachment",
 }
 CHAPTERS = (oci.push, oci.pull, oci.discovery, oci.management)
-ROUTES = [(method, path) for part in CHAPTERS for method, path, _, _ in part.chapter.routes]
+ROUTES = [(method, path) for part in CHAPTERS for method, path, *_ in part.chapter.routes]
 
 
 def is_marked(response: httpx.Response) -> bool:

@@ -66,7 +66,7 @@ async def take(registry: Registry, folder: Path, to: str = "") -> list[Carried]:
 
 
 async def read(registry: Registry, digest: Digest) -> bytes:
-    blob = await registry.get_blob(NAME, digest)
+    blob = await registry.pulls.get_blob(NAME, digest)
     return b"".join([piece async for piece in blob.read(0, blob.size)])
 
 
@@ -81,9 +81,9 @@ async def test_what_is_exported_and_imported_is_the_same(registry: Registry, tar
     assert faults(await take(target, tmp_path / "out")) == []
     assert await target.list_tags(NAME, "", 10) == (["1.0.0", "latest", "plain"], False)
     for reference, content in (("1.0.0", INDEX), ("latest", INDEX), ("plain", PLAIN)):
-        assert (await target.get_manifest(NAME, Tag(reference))).content == content
+        assert (await target.pulls.get_manifest(NAME, Tag(reference))).content == content
     for content in (*CHILDREN, SIGNATURE, OF_A_CHILD):
-        assert (await target.get_manifest(NAME, Digest.of(content))).content == content
+        assert (await target.pulls.get_manifest(NAME, Digest.of(content))).content == content
     for subject, referrer in ((INDEX, SIGNATURE), (CHILDREN[0], OF_A_CHILD)):
         found, _ = await target.list_referrers(NAME, Digest.of(subject), None, "", 10)
         assert [each.digest for each in found] == [Digest.of(referrer)]
@@ -127,7 +127,7 @@ async def test_bytes_that_went_bad_in_a_layout_are_refused_and_the_rest_comes_in
     assert len(refused) == 3
     assert any(f"not {Digest.of(LARGE)}" in fault for fault in refused)
     assert any(f"manifest {Digest.of(CHILDREN[1])} is damaged" in fault for fault in refused)
-    assert (await target.get_manifest(NAME, Digest.of(SIGNATURE))).content == SIGNATURE
+    assert (await target.pulls.get_manifest(NAME, Digest.of(SIGNATURE))).content == SIGNATURE
 
 
 def _layout(folder: Path, *entries: Any) -> Path:

@@ -96,7 +96,7 @@ async def test_while_another_process_holds_the_writers_lock_every_writer_waits_a
         holder.go_on()
         await asyncio.gather(*pushes)
     for content in contents:
-        assert (await server.get_blob(REPOSITORY, Digest.of(content))).size == len(content)
+        assert (await server.pulls.get_blob(REPOSITORY, Digest.of(content))).size == len(content)
     await command.close()
     await server.close()
 

@@ -135,7 +135,7 @@ def framework_routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[
 
 def v2_routes() -> set[tuple[str, str]]:
     chapters = (oci.push, oci.pull, oci.discovery, oci.management)
-    return {(method, f"/v2{path}") for chapter in chapters for method, path, _, _ in chapter.chapter.routes}
+    return {(method, f"/v2{path}") for chapter in chapters for method, path, *_ in chapter.chapter.routes}
 
 
 def listed(rows: Mapping[str, Mapping[str, str]]) -> set[tuple[str, str]]:

@@ -167,7 +167,7 @@ class Walk:
     async def get(self, name):
         reference = self.reference(name)
         expected = self.model.find(name, reference)
-        found = await outcome(self.registry.get_manifest(name, reference))
+        found = await outcome(self.registry.pulls.get_manifest(name, reference))
         if isinstance(expected, Body):
             expected = (expected.content, expected.media_type)
             found = found if isinstance(found, str) else (found.content, found.media_type)
@@ -177,7 +177,7 @@ class Walk:
         content, digest = self.content()
         repository = self.model.repositories.get(name)
         expected = "NAME_UNKNOWN" if not repository else content if digest in repository.blobs else "BLOB_UNKNOWN"
-        found = await outcome(self.registry.get_blob(name, digest))
+        found = await outcome(self.registry.pulls.get_blob(name, digest))
         if not isinstance(found, str):
             found = b"".join([piece async for piece in found.read(0, found.size)])
         return digest, expected, found
@@ -246,12 +246,12 @@ class Walk:
 
     async def compare_content(self, name: RepositoryName, repository: Repository) -> None:
         for digest, body in repository.manifests.items():
-            assert (await self.registry.get_manifest(name, digest)).content == body.content
+            assert (await self.registry.pulls.get_manifest(name, digest)).content == body.content
         for tag, digest in repository.tags.items():
-            assert (await self.registry.get_manifest(name, tag)).digest == digest
+            assert (await self.registry.pulls.get_manifest(name, tag)).digest == digest
         for content, algorithm in itertools.product(CONTENTS, set(ALGORITHMS)):
             digest = Digest.of(content, algorithm)
-            found = await outcome(self.registry.get_blob(name, digest))
+            found = await outcome(self.registry.pulls.get_blob(name, digest))
             assert (found == "BLOB_UNKNOWN") == (digest not in repository.blobs)
 
     async def paged(self, query) -> list:

@@ -27,16 +27,12 @@ from charthouse.clocks import Clock
 from charthouse.collection import Collector
 from charthouse.database import Database
 from charthouse.errors import (
-    BlobDamaged,
     BlobTooLarge,
-    BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
-    ManifestDamaged,
     ManifestInvalid,
-    ManifestUnknown,
     NameUnknown,
     RegistryError,
     SizeInvalid,
@@ -48,6 +44,7 @@ from charthouse.helm.isolation import Inspector
 from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.namespaces import Namespaces
+from charthouse.pulls import Pulls
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
 from charthouse.reading import WHOLE_LIMIT, Reading, digest_of
 from charthouse.reserve import MakingRoom, Reserve
@@ -61,7 +58,6 @@ Pieces = AsyncIterator[bytes]
 
 HOLDER_LIMIT = 100  # repositories looked at for a mount without `from`
 REFERRERS_SIZE = 3 * 1024 * 1024  # bytes of annotations on one page: clients read at most 4 MiB of an index
-GRACE_SHARE = 10  # parts of the grace: answers closer together than one are recorded once
 ARCHIVE_LIMIT = 100 * 1024 * 1024  # bytes of a chart's blob: inflated, an archive may not have more either
 
 
@@ -73,20 +69,6 @@ class Caller:
     host: str = "<registry>"
     rights: Rights = EVERY_RIGHT
     actor: Actor = ON_THE_MACHINE  # as the audit calls him
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob that a repository of that generation holds. `read(start, length)` gives its bytes in pieces.
-
-    `is_named` says that a manifest of the repository names it: then it stays while the generation does.
-    """
-
-    digest: Digest
-    size: int
-    read: Callable[[int, int], Pieces]
-    generation: int
-    is_named: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +99,7 @@ class Registry:
         self._upload_ids = upload_ids
         self._clock = clock
         self._reading = Reading(database, store, self._now)
+        self.pulls = Pulls(database, self._reading, self._now, grace=settings.gc_grace * 1000)
         self._admission = Admission(settings)
         self.users = Users(database, self._now, settings.htpasswd, is_closed=settings.is_closed)
         self.api_tokens = ApiTokens(database, self._now, is_closed=settings.is_closed)
@@ -131,64 +114,6 @@ class Registry:
         self.backup = Backup(database, store, self._now)
         self.extraction = Extraction(database, self._reading.content_of, Inspector(limits, apart=True), self._now)
 
-    # --- pull ---------------------------------------------------------------------------------------------------------
-
-    async def get_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
-        """The exact bytes that were pushed. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN (500: something of it is damaged)."""
-        found = await self._database.read(queries.find_manifest, repository, reference)
-        if found is None:
-            await self._demand(repository)
-            raise ManifestUnknown(f"{repository} has no manifest {reference}")
-        await self._reading.check_manifest(repository, found)
-        return found
-
-    async def stat_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
-        """The same for who asks so as not to push again: what is damaged, or names what is, is not here.
-
-        Raises NAME_UNKNOWN, MANIFEST_UNKNOWN. Helm and its relatives push nothing more when they find the manifest.
-        """
-        try:
-            return await self.get_manifest(repository, reference)
-        except ManifestDamaged as damaged:
-            raise ManifestUnknown(damaged.message) from None
-
-    async def get_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
-        """A blob that this repository holds. Raises NAME_UNKNOWN, BLOB_UNKNOWN (500 for one that is damaged)."""
-        found = await self._find_blob(repository, digest)
-        return Blob(
-            digest, found.size, partial(self._reading.pieces, found), found.generation, found.unnamed_since is None
-        )
-
-    async def _find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob:
-        found = await self._database.read(queries.find_blob, repository, digest)
-        if found is not None and self._needs_grace(found):
-            found = await self._database.write(transactions.answer_for, repository, digest, self._now())
-        if found is None:
-            await self._demand(repository)
-            raise BlobUnknown(f"{repository} has no blob {digest}")
-        self._reading.check_blob(found)
-        return found
-
-    def _needs_grace(self, blob: StoredBlob) -> bool:
-        """Whether an answer has to be recorded; one is good for all that follow in a tenth of the grace."""
-        if blob.unnamed_since is None or not blob.is_sound:
-            return False
-        return not 0 <= self._now() - blob.unnamed_since < self.settings.gc_grace * 1000 // GRACE_SHARE
-
-    async def stat_blob(self, repository: RepositoryName, digest: Digest) -> Blob:
-        """The same for who asks so as not to push again: what is damaged is not here.
-
-        Raises NAME_UNKNOWN, BLOB_UNKNOWN.
-        """
-        try:
-            return await self.get_blob(repository, digest)
-        except BlobDamaged as damaged:
-            raise BlobUnknown(damaged.message) from None
-
-    async def _demand(self, repository: RepositoryName) -> None:
-        if await self._database.read(queries.repository_id, repository) is None:
-            raise NameUnknown(f"there is no repository {repository}")
-
     # --- push: blobs --------------------------------------------------------------------------------------------------
 
     async def start_upload(self, repository: RepositoryName, caller: Caller) -> str:
@@ -198,6 +123,12 @@ class Registry:
         """
         await self._demand_room()
         await self._demand_namespace(repository)
+        return self._upload_ids.new(repository, caller.name, self._clock())
+
+    def start_upload_at_once(self, repository: RepositoryName, caller: Caller) -> str | None:
+        """The same; None where it takes waiting."""
+        if self.settings.require_namespaces or not self._reserve.is_there():
+            return None
         return self._upload_ids.new(repository, caller.name, self._clock())
 
     async def upload_offset(self, repository: RepositoryName, upload_id: str, caller: Caller) -> int:
@@ -465,7 +396,7 @@ class Registry:
         )
 
     async def _content(self, repository: RepositoryName, descriptor: Descriptor) -> bytes:
-        found = await self._find_blob(repository, descriptor.digest)
+        found = await self.pulls.find_blob(repository, descriptor.digest)
         if found.size > ARCHIVE_LIMIT:
             raise ManifestInvalid(f"{descriptor.digest} has {found.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
         return await self._reading.whole(found)
@@ -497,6 +428,10 @@ class Registry:
         if repository is not None:
             await self._demand(repository)
         return await self._database.scan(queries.list_charts, repository)
+
+    async def _demand(self, repository: RepositoryName) -> None:
+        if await self._database.read(queries.repository_id, repository) is None:
+            raise NameUnknown(f"there is no repository {repository}")
 
     # --- management ---------------------------------------------------------------------------------------------------
 

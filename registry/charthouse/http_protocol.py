@@ -18,7 +18,7 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from charthouse.at_once import Finished
@@ -54,8 +54,6 @@ CLIENT_HINT = (
     " curl --cert and --key"
 )
 FAILURE_HINT = "a client's TLS failed: %s"
-
-OK = b"HTTP/1.1 200 OK\r\n"
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 # What one reader of a path takes for a separator, a step upwards or an end, and another one does not.
@@ -236,7 +234,8 @@ class Protocol(HttpToolsProtocol):
         self.finished = None
         self.cycle.response_started = self.cycle.response_complete = True
         defaults = [part for name, value in self.server_state.default_headers for part in (name, b": ", value, b"\r\n")]
-        self.transport.write(b"".join((OK, *defaults, finished.headers, b"\r\n", finished.body)))
+        head = STATUS_LINE[finished.status]
+        self.transport.write(b"".join((head, *defaults, finished.headers, b"\r\n", finished.body)))
         self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:

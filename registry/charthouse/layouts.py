@@ -113,7 +113,7 @@ class _Written:
         listed = []
         while waiting:
             name, is_listed = waiting.pop()
-            stored = await self._registry.get_manifest(self._repository, name)
+            stored = await self._registry.pulls.get_manifest(self._repository, name)
             digest = Digest(stored.digest)
             if is_listed and not (digest in self._roots and isinstance(name, Digest)):
                 listed.append(_descriptor(digest, stored.media_type, stored.size, name, stored.content))
@@ -132,7 +132,7 @@ class _Written:
     async def _has(self, child: Descriptor) -> bool:
         """False for the child that a sparse index lacks. Raises MANIFEST_UNKNOWN where all have to be there."""
         try:
-            await self._registry.get_manifest(self._repository, child.digest)
+            await self._registry.pulls.get_manifest(self._repository, child.digest)
         except ManifestUnknown:
             if not self._registry.settings.sparse_manifests:
                 raise
@@ -149,7 +149,7 @@ class _Written:
 
     async def _write_blob(self, blob: Descriptor) -> None:
         try:
-            found = await self._registry.get_blob(self._repository, blob.digest)
+            found = await self._registry.pulls.get_blob(self._repository, blob.digest)
         except BlobUnknown:
             if blob.is_elsewhere or self._registry.settings.sparse_manifests:
                 return

@@ -3,64 +3,86 @@
 An entry is good while its repository's generation is the one that was read in the same snapshot as its content. On
 SQLite that is certain, without asking, as long as nothing at all was committed; otherwise the generation is asked for,
 by a query that starts after the request arrived: at once on SQLite, elsewhere one for all requests that wait.
+
+When memory is short, bodies go first that the blob store has as well: who asks for them gets them from there, and all
+else from here.
 """
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from charthouse.at_once import STAMP, Finished
+from charthouse.at_once import OK, STAMP, Finished, Layer, header_lines
 from charthouse.core import Registry
 from charthouse.names import RepositoryName
 
 ENTRY_LIMIT = 256 * 1024  # bytes of a body that is kept
-ENTRY_OVERHEAD = 1024  # bytes that an entry costs beside its body
-HELD = "charthouse.held"  # where a handler leaves the repository and the generation that its answer is good for
+ENTRY_OVERHEAD = 768  # bytes that an entry costs beside its headers and its body
+HELD = "charthouse.held"  # where a handler leaves what its answer is good for, a `Held`
 
 _CONDITIONAL = {b"range", b"if-none-match"}
 Key = tuple[str, str]
 
 
-@dataclass(slots=True)
-class Entry:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """`again` gives the body anew, where the blob store has it; None when that takes waiting."""
+
     repository: RepositoryName
     generation: int
-    finished: Finished
-    start: Message
-    stamp: int | None = None  # the database's, when the generation was last seen to hold
+    again: Callable[[], bytes | None] | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    held: Held
+    headers: bytes
+    body: bytes | None  # None while only the blob store has it
+    stamp: int | None  # the database's, when the generation was last seen to hold
 
     @property
     def cost(self) -> int:
-        return len(self.finished.body) + ENTRY_OVERHEAD
+        return ENTRY_OVERHEAD + len(self.headers) + len(self.body or b"")
 
 
 class PullCache:
     """Answers GET and HEAD of manifests and small blobs and passes everything else on. `limit` in bytes."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: Layer, limit: int) -> None:
         self.registry: Registry | None = None  # there once the application has started
         self._app = app
         self._limit = limit
         self._size = 0
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._spare: OrderedDict[Key, Entry] = OrderedDict()  # those of them whose body the blob store has as well
         self._asked: _Question | None = None
 
     def at_once(self, scope: Scope) -> Finished | None:
         """Where it is certain without waiting: nothing was committed since the entry was seen to hold, or not to its
-        repository."""
-        entry = self._entries.get((scope["method"], scope["path"]))
-        stamp = scope.get(STAMP)
-        if entry is None or stamp is None or not _is_pull(scope):
+        repository; and where whoever answers in its place does so at once."""
+        if not _is_pull(scope):
+            return self._app.at_once(scope)
+        key, stamp = (scope["method"], scope["path"]), scope.get(STAMP)
+        if stamp is None:
             return None
+        entry = self._entries.get(key)
+        if entry is not None and self._holds_at_once(entry, stamp) and (body := self._body(key, entry)) is not None:
+            return Finished(OK, entry.headers, body)
+        finished = self._app.at_once(scope)
+        if finished is not None:
+            self._keep(key, scope, finished)
+        return finished
+
+    def _holds_at_once(self, entry: Entry, stamp: int) -> bool:
         assert self.registry is not None  # noqa: S101 - an entry came from it
         if stamp != entry.stamp:
-            if self.registry.generation_at_once(entry.repository) != entry.generation:
-                return None
+            if self.registry.generation_at_once(entry.held.repository) != entry.held.generation:
+                return False
             entry.stamp = stamp
-        self._entries.move_to_end((scope["method"], scope["path"]))
-        return entry.finished
+        return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_pull(scope):
@@ -68,31 +90,33 @@ class PullCache:
             return
         key = (scope["method"], scope["path"])
         entry = await self._current(key, scope.get(STAMP))
-        if entry is None:
+        body = None if entry is None else self._body(key, entry)
+        if entry is None or body is None:
             await self._ask_and_keep(key, scope, receive, send)
-        else:
-            await send(entry.start)
-            await send({"type": "http.response.body", "body": entry.finished.body})
+            return
+        lines = entry.headers.split(b"\r\n")[:-1]
+        headers = [tuple(line.split(b": ", 1)) for line in lines]
+        await send({"type": "http.response.start", "status": OK, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _current(self, key: Key, stamp: int | None) -> Entry | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
         holds = await self._holds(entry, stamp)
-        if self._entries.get(key) is entry:  # while we asked, somebody else may have forgotten or replaced it
-            self._entries.move_to_end(key)
-            if not holds:
-                self._forget(key)
+        if not holds and self._entries.get(key) is entry:  # while we asked, somebody else may have replaced it
+            self._forget(key)
         return entry if holds else None
 
     async def _holds(self, entry: Entry, stamp: int | None) -> bool:
         """`stamp` is the database's since the request arrived, where it was asked for already."""
         assert self.registry is not None  # noqa: S101 - an entry came from it
+        held = entry.held
         stamp = self.registry.stamp() if stamp is None else stamp
         if stamp is None:
-            return await self._generation(entry.repository) == entry.generation
+            return await self._generation(held.repository) == held.generation
         if stamp != entry.stamp:
-            if await self.registry.generation(entry.repository) != entry.generation:
+            if await self.registry.generation(held.repository) != held.generation:
                 return False
             entry.stamp = stamp
         return True
@@ -122,21 +146,53 @@ class PullCache:
             await send(message)
 
         await self._app(scope, receive, listen)
-        held = scope.get(HELD)
-        if held and started and started[0]["status"] == 200 and size <= ENTRY_LIMIT:  # noqa: PLR2004 - OK
-            headers = b"".join(name + b": " + value + b"\r\n" for name, value in started[0]["headers"])
-            repository, generation = held
-            self._keep(key, Entry(repository, generation, Finished(headers, b"".join(pieces)), started[0]))
+        if started and size <= ENTRY_LIMIT:
+            headers = header_lines(started[0]["headers"])
+            self._keep(key, scope, Finished(started[0]["status"], headers, b"".join(pieces)))
 
-    def _keep(self, key: Key, entry: Entry) -> None:
+    # --- what is kept -------------------------------------------------------------------------------------------------
+
+    def _body(self, key: Key, entry: Entry) -> bytes | None:
+        """The entry's, which is used now. None when it is to be had by waiting only."""
+        body = entry.body
+        if body is None and entry.held.again is not None:
+            body = entry.held.again()
+        if body is not None and self._entries.get(key) is entry:
+            if entry.body is None:
+                entry.body = body
+                self._size += len(body)
+            self._entries.move_to_end(key)
+            if entry.held.again is not None:
+                self._spare[key] = entry
+                self._spare.move_to_end(key)
+            self._make_room()
+        return body
+
+    def _keep(self, key: Key, scope: Scope, finished: Finished) -> None:
+        """What a handler said to be good. The stamp, if any, is older than the generation that it read: if it is the
+        same later, nothing was committed since."""
+        held: Held | None = scope.get(HELD)
+        if held is None or finished.status != OK or len(finished.body) > ENTRY_LIMIT:
+            return
         self._forget(key)
-        self._entries[key] = entry
+        entry = self._entries[key] = Entry(held, finished.headers, finished.body, scope.get(STAMP))
+        if held.again is not None:
+            self._spare[key] = entry
         self._size += entry.cost
-        while self._size > self._limit and self._entries:
-            self._size -= self._entries.popitem(last=False)[1].cost
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._size > self._limit:
+            if self._spare:
+                _, entry = self._spare.popitem(last=False)
+                self._size -= len(entry.body or b"")
+                entry.body = None
+            else:
+                self._size -= self._entries.popitem(last=False)[1].cost
 
     def _forget(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
+        self._spare.pop(key, None)
         if entry is not None:
             self._size -= entry.cost
 

@@ -40,6 +40,11 @@ class Reading:
         if actual != manifest.digest:
             raise await self._found_damaged_manifest(repository, manifest, f"its bytes have the digest {actual}")
 
+    def is_sound(self, manifest: StoredManifest) -> bool:
+        """What is not is left to `check_manifest`, which gives alarm."""
+        algorithm = Digest(manifest.digest).algorithm
+        return not manifest.damage and Digest.of(manifest.content, algorithm) == manifest.digest
+
     async def _found_damaged_manifest(
         self, repository: RepositoryName, manifest: StoredManifest, how: str
     ) -> RegistryError:
@@ -70,6 +75,16 @@ class Reading:
         actual = await digest_of(content, Digest(blob.digest).algorithm)
         if actual != blob.digest:
             raise await self._found_damage(blob, f"its bytes have the digest {actual}")
+        return content
+
+    def whole_at_once(self, blob: StoredBlob) -> bytes | None:
+        """The same of a small one that is in memory, in the system's if not in ours; None for all others, and for what
+        is not sound: `whole` gives alarm."""
+        if blob.size > HASHED_AT_ONCE:
+            return None
+        content = blob.content if blob.key is None else self._store.read_at_once(blob.key, blob.size)
+        if content is None or Digest.of(content, Digest(blob.digest).algorithm) != blob.digest:
+            return None
         return content
 
     async def content_of(self, digest: Digest) -> bytes:

@@ -27,7 +27,6 @@ Clock = Callable[[], float]  # Unix seconds
 FLUSH_AFTER = 0.2  # seconds that a line may wait for others
 PATH_LIMIT = 512  # characters; a repository's longest name, `/manifests/` and a sha512 digest fit
 AGENT_LIMIT = 120  # characters
-OK = 200
 INTERNAL_ERROR = 500
 _PIPE_BUF = 4096  # bytes that a pipe takes in one piece, so that the workers' lines do not mix
 
@@ -143,9 +142,10 @@ class RequestLog:
         if finished is None:
             return None
         request = _Request(scope, next(self._ids))
-        request.status, request.bytes = OK, len(finished.body)
+        request.status, request.bytes = finished.status, len(finished.body)
         self._lines.later(self._format(self._clock(), request))
-        return Finished(b"%sx-request-id: %s\r\n" % (finished.headers, request.id.encode()), finished.body)
+        headers = b"%sx-request-id: %s\r\n" % (finished.headers, request.id.encode())
+        return Finished(finished.status, headers, finished.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _Request(scope, next(self._ids))

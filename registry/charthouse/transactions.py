@@ -22,7 +22,7 @@ from charthouse.helm.findings import Finding
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
 from charthouse.namespaces import Rules
-from charthouse.queries import Chart, StoredBlob, StoredManifest
+from charthouse.queries import Absent, Chart, StoredBlob, StoredManifest
 from charthouse.settings import Settings
 
 MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
@@ -213,10 +213,10 @@ def hold_blob(connection: Connection, repository: RepositoryName, digest: Digest
     return queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
 
 
-def answer_for(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> StoredBlob | None:
-    """A blob that no manifest named a moment ago: its grace begins anew with the answer. None when it is gone."""
+def answer_for(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> StoredBlob | Absent:
+    """A blob that no manifest named a moment ago: its grace begins anew with the answer, unless it is gone."""
     queries.extend_grace(connection, repository, digest, now)
-    return queries.find_blob(connection, repository, digest)
+    return queries.look_for_blob(connection, repository, digest)
 
 
 def mount(

@@ -28,7 +28,7 @@ async def copy(
 
     The bytes are not copied, they are only held by one repository more. Raises NAME_UNKNOWN, MANIFEST_UNKNOWN.
     """
-    stored = await registry.get_manifest(source, reference)
+    stored = await registry.pulls.get_manifest(source, reference)
     manifest = parse(stored.content, stored.media_type)
     for child in manifest.manifests:
         await copy(registry, source, child.digest, target, child.digest, caller)

@@ -16,7 +16,7 @@ from charthouse.audit import SIGNING_IN, Actor
 from charthouse.auth import issuers, token_request
 from charthouse.auth.access import ANONYMOUS, DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
 from charthouse.auth.access_tokens import is_bearer
-from charthouse.auth.identity import Identity
+from charthouse.auth.identity import NOBODY, Identity
 from charthouse.auth.issuers import Rule
 from charthouse.auth.scope import CATALOG, SERVICE, Access
 from charthouse.auth.sign_in import BASIC, SignIn, shown_user
@@ -67,25 +67,28 @@ class Guard:
         self._known: tuple[Directory, dict[str | Sequence[Rule], Rights]] = (Directory(), {})
 
     def at_once(self, scope: Scope) -> Finished | None:
-        """Where nothing was committed since users and rights were last read, and the caller was seen before."""
-        if scope["method"] not in ("GET", "HEAD"):
+        """Where users and rights are as they were last read, and the caller was seen before."""
+        if scope["method"] not in ("GET", "HEAD", "POST"):
             return None
         stamp = scope[STAMP] = self.registry.stamp()
         directory = self._users.current(stamp)
         if directory is None:
             return None
-        if not directory.is_open:
-            who = self._sign_in.known(_authorization(scope), directory)
-            if who is None or not self._may_pull(scope, directory, who):
-                return None
+        who = NOBODY if directory.is_open else self._sign_in.known(_authorization(scope), directory)
+        if who is None or not (directory.is_open or self._may(scope, who, directory)):
+            return None
+        if who.name:
+            scope.setdefault("state", {})["user"] = who.name
+        if scope["method"] == "POST":
+            scope["charthouse.caller"] = self._described(scope, who, directory)
         return self._app.at_once(scope)
 
-    def _may_pull(self, scope: Scope, directory: Directory, who: Identity) -> bool:
+    def _may(self, scope: Scope, who: Identity, directory: Directory) -> bool:
         try:
-            route = self._api.route(scope)
-            return route.right is Right.PULL and self._rights(directory, who).allows(PULL, route.repository or "")
+            self._check(scope, who, directory)
         except RegistryError:
             return False
+        return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -97,10 +100,9 @@ class Guard:
 
     async def _caller(self, scope: Scope) -> Caller:
         """Whoever asks, if he may. Raises UNAUTHORIZED, DENIED, TOOMANYREQUESTS."""
-        host = self._origins.of(scope).host
         directory = await self._users.directory(scope.get(STAMP))
         if directory.is_open:
-            return Caller(host=host, rights=EVERY_RIGHT, actor=_actor(scope, ANONYMOUS))
+            return self._described(scope, NOBODY, directory)
         who = await self._identity(scope, directory)
         scope.setdefault("state", {})["user"] = who.name
         try:
@@ -108,7 +110,11 @@ class Guard:
         except Denied as denied:
             self.registry.audit.refuse(who.name, denied.message.removeprefix(f"{who.name} may not "), _address(scope))
             raise
-        return Caller(who.name, host, self._rights(directory, who), _actor(scope, who.name or ANONYMOUS))
+        return self._described(scope, who, directory)
+
+    def _described(self, scope: Scope, who: Identity, directory: Directory) -> Caller:
+        rights = EVERY_RIGHT if directory.is_open else self._rights(directory, who)
+        return Caller(who.name, self._origins.of(scope).host, rights, _actor(scope, who.name or ANONYMOUS))
 
     async def give_token(self, request: TokenRequest, scope: Scope) -> Given:
         """For whoever asks. Raises UNAUTHORIZED, TOOMANYREQUESTS."""

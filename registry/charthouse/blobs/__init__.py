@@ -81,6 +81,10 @@ class BlobStore(Protocol):
     def read(self, key: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
         """`length` bytes from `start` of a blob of `size` bytes, in pieces. Raises Damage, also for another size."""
 
+    def read_at_once(self, key: str, size: int) -> bytes | None:
+        """All bytes of a small blob, where nobody has to wait for them; None where somebody would, or they are not as
+        they should be: `read` says how."""
+
     async def delete(self, key: str) -> None:
         """A key that is not there is no error."""
 

@@ -1,7 +1,7 @@
 """A request to the API, and what handlers ask of it: parsed at the edge, so that behind it every value is right."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from typing import cast
 from urllib.parse import parse_qsl
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from charthouse.core import Caller, Registry
 from charthouse.errors import BlobUploadInvalid, ManifestTooLarge, PaginationInvalid
 from charthouse.names import RepositoryName, shown
-from charthouse.pull_cache import HELD
+from charthouse.pull_cache import HELD, Held
 
 PAGE_LIMIT = 1000  # entries of one page, whatever `n` says (CVE-2023-2253)
 _CONTENT_RANGE = re.compile(r"(?:bytes )?(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?", re.ASCII)
@@ -29,9 +29,11 @@ class Call(Request):
     def caller(self) -> Caller:
         return cast("Caller", self.scope["charthouse.caller"])
 
-    def good_for(self, repository: RepositoryName, generation: int) -> None:
-        """The answer may be given again while the repository has this generation."""
-        self.scope[HELD] = (repository, generation)
+    def good_for(
+        self, repository: RepositoryName, generation: int, again: Callable[[], bytes | None] | None = None
+    ) -> None:
+        """The answer may be given again while the repository has this generation. `again` gives its body anew."""
+        self.scope[HELD] = Held(repository, generation, again)
 
     @cached_property
     def parameters(self) -> dict[str, list[str]]:
@@ -71,6 +73,15 @@ class Call(Request):
         if not match or int(match[1]) > int(match[2]):
             raise BlobUploadInvalid(f"Content-Range {shown(value)} is not of the form <first>-<last>")
         return int(match[1]), int(match[2])
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the answer depends on more than method and path."""
+        return "range" in self.headers or "if-none-match" in self.headers
+
+    @property
+    def has_body(self) -> bool:
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
 
     @property
     def length(self) -> int:

@@ -5,12 +5,12 @@ import re
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from charthouse.core import Blob
 from charthouse.errors import BlobDamaged, RangeNotSatisfiable
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.oci.call import Call
 from charthouse.oci.errors import NO_SNIFFING
 from charthouse.oci.routing import Chapter, Right
+from charthouse.pulls import Blob
 from charthouse.queries import StoredManifest
 
 chapter = Chapter()
@@ -55,9 +55,25 @@ async def ping(_: Call) -> Response:
     return Response(b"{}", media_type="application/json", headers=_PING)
 
 
-@chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK)  # end-2
+def _blob_at_once(call: Call, repository: RepositoryName, digest: Digest) -> Response | None:
+    blob = None if call.is_conditional else call.registry.pulls.get_blob_at_once(repository, digest)
+    if blob is None or (content := b"" if call.method == "HEAD" else blob.at_once()) is None:
+        return None
+    _keep_named(call, repository, blob)
+    return Response(content, headers=_blob_headers(blob) | {"Content-Length": str(blob.size)})
+
+
+def _manifest_at_once(call: Call, repository: RepositoryName, reference: Reference) -> Response | None:
+    manifest = None if call.is_conditional else call.registry.pulls.get_manifest_at_once(repository, reference)
+    if manifest is None:
+        return None
+    call.good_for(repository, manifest.generation)
+    return Response(manifest.content, headers=_manifest_headers(manifest))
+
+
+@chapter.route("HEAD", "/{repository}/blobs/{digest}", Right.LOOK, _blob_at_once)  # end-2
 async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
-    blob = await call.registry.stat_blob(repository, digest)
+    blob = await call.registry.pulls.stat_blob(repository, digest)
     _keep_named(call, repository, blob)
     headers = _blob_headers(blob)
     if _is_known(call, headers["ETag"]):
@@ -65,9 +81,9 @@ async def head_blob(call: Call, repository: RepositoryName, digest: Digest) -> R
     return Response(headers=headers | {"Content-Length": str(blob.size)})
 
 
-@chapter.route("GET", "/{repository}/blobs/{digest}", Right.PULL)  # end-2
+@chapter.route("GET", "/{repository}/blobs/{digest}", Right.PULL, _blob_at_once)  # end-2
 async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Response:
-    blob = await call.registry.get_blob(repository, digest)
+    blob = await call.registry.pulls.get_blob(repository, digest)
     _keep_named(call, repository, blob)
     headers = _blob_headers(blob)
     if _is_known(call, headers["ETag"]):
@@ -82,9 +98,9 @@ async def get_blob(call: Call, repository: RepositoryName, digest: Digest) -> Re
     )
 
 
-@chapter.route("HEAD", "/{repository}/manifests/{reference}", Right.LOOK)  # end-3
+@chapter.route("HEAD", "/{repository}/manifests/{reference}", Right.LOOK, _manifest_at_once)  # end-3
 async def head_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
-    manifest = await call.registry.stat_manifest(repository, reference)
+    manifest = await call.registry.pulls.stat_manifest(repository, reference)
     call.good_for(repository, manifest.generation)
     headers = _manifest_headers(manifest)
     if _is_known(call, headers["ETag"]):
@@ -92,9 +108,9 @@ async def head_manifest(call: Call, repository: RepositoryName, reference: Refer
     return Response(headers=headers | {"Content-Length": str(manifest.size)})
 
 
-@chapter.route("GET", "/{repository}/manifests/{reference}", Right.PULL)  # end-3
+@chapter.route("GET", "/{repository}/manifests/{reference}", Right.PULL, _manifest_at_once)  # end-3
 async def get_manifest(call: Call, repository: RepositoryName, reference: Reference) -> Response:
-    manifest = await call.registry.get_manifest(repository, reference)
+    manifest = await call.registry.pulls.get_manifest(repository, reference)
     call.good_for(repository, manifest.generation)
     headers = _manifest_headers(manifest)
     if _is_known(call, headers["ETag"]):
@@ -105,7 +121,8 @@ async def get_manifest(call: Call, repository: RepositoryName, reference: Refere
 def _keep_named(call: Call, repository: RepositoryName, blob: Blob) -> None:
     """An answer about a blob that no manifest names is never given again from memory: each extends its grace."""
     if blob.is_named:
-        call.good_for(repository, blob.generation)
+        is_read = call.method == "GET" and blob.is_file
+        call.good_for(repository, blob.generation, blob.at_once if is_read else None)
 
 
 def _blob_headers(blob: Blob) -> dict[str, str]:

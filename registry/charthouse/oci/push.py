@@ -11,8 +11,15 @@ from charthouse.oci.routing import Chapter, Right
 chapter = Chapter()
 
 
-@chapter.route("POST", "/{repository}/blobs/uploads/", Right.PUSH)  # end-4a, end-4b, end-11
-@chapter.route("POST", "/{repository}/blobs/uploads", Right.PUSH)
+def _start_upload_at_once(call: Call, repository: RepositoryName) -> Response | None:
+    if call.has_body or call.scope["query_string"]:
+        return None
+    upload_id = call.registry.start_upload_at_once(repository, call.caller)
+    return None if upload_id is None else _accepted(repository, upload_id, 0)
+
+
+@chapter.route("POST", "/{repository}/blobs/uploads/", Right.PUSH, _start_upload_at_once)  # end-4a, end-4b, end-11
+@chapter.route("POST", "/{repository}/blobs/uploads", Right.PUSH, _start_upload_at_once)
 async def start_upload(call: Call, repository: RepositoryName) -> Response:
     digest, mount = call.parameter("digest"), call.parameter("mount")
     if digest is not None:

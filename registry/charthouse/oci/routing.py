@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from charthouse.at_once import Finished
+from charthouse.at_once import Finished, header_lines
 from charthouse.core import Registry
 from charthouse.errors import Denied, NameUnknown, RegistryError, Unsupported
 from charthouse.names import Digest, RepositoryName, parse_reference, shown
@@ -22,6 +22,7 @@ from charthouse.oci.call import Call
 from charthouse.oci.errors import render
 
 Handler = Callable[..., Awaitable[Response]]
+AtOnce = Callable[..., Response | None]  # the same without waiting; None, having changed nothing, where it has to
 
 ROUTE = "charthouse.route"  # where a call's route is kept once it was found
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the request log
@@ -52,6 +53,7 @@ class Route:
     """Where a call goes: who answers it, what it asks of its caller, and the parts of its path, not parsed yet."""
 
     handler: Handler
+    at_once: AtOnce | None
     right: Right
     parts: Mapping[str, str]
 
@@ -68,11 +70,15 @@ class Chapter:
     """The routes of one chapter of the specification, in the order in which they are tried."""
 
     def __init__(self) -> None:
-        self.routes: list[tuple[str, str, Right, Handler]] = []
+        self.routes: list[tuple[str, str, Right, Handler, AtOnce | None]] = []
 
-    def route(self, method: str, path: str, right: Right) -> Callable[[Handler], Handler]:
+    def route(
+        self, method: str, path: str, right: Right, at_once: AtOnce | None = None
+    ) -> Callable[[Handler], Handler]:
+        """`at_once` answers what it can in the handler's place."""
+
         def add(handler: Handler) -> Handler:
-            self.routes.append((method, path, right, handler))
+            self.routes.append((method, path, right, handler, at_once))
             return handler
 
         return add
@@ -83,14 +89,24 @@ class Api:
 
     def __init__(self, *chapters: Chapter) -> None:
         self.registry: Registry | None = None  # there once the application has started
-        self._resources: dict[re.Pattern[str], dict[str, tuple[Handler, Right]]] = {}
+        self._resources: dict[re.Pattern[str], dict[str, tuple[Handler, AtOnce | None, Right]]] = {}
         for chapter in chapters:
-            for method, path, right, handler in chapter.routes:
-                self._resources.setdefault(_pattern(path), {})[method] = handler, right
+            for method, path, right, handler, at_once in chapter.routes:
+                self._resources.setdefault(_pattern(path), {})[method] = handler, at_once, right
 
-    def at_once(self, _: Scope) -> Finished | None:
-        """Everything here may have to wait for the database."""
-        return None
+    def at_once(self, scope: Scope) -> Finished | None:
+        scope["charthouse.registry"] = self.registry
+        try:
+            route = self.route(scope)
+            if route.at_once is None:
+                return None
+            response = route.at_once(Call(scope), **_parsed(route))
+        except RegistryError as error:
+            response = render(error)
+        if response is None:
+            return None
+        body = b"" if scope["method"] == "HEAD" else bytes(response.body)
+        return Finished(response.status_code, header_lines(response.raw_headers), body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["charthouse.registry"] = self.registry
@@ -128,8 +144,11 @@ class Api:
 
     async def _answer(self, call: Call) -> Response:
         route = self.route(call.scope)
-        parts = {name: _PARTS[name][1](text) for name, text in route.parts.items()}
-        return await route.handler(call, **parts)
+        return await route.handler(call, **_parsed(route))
+
+
+def _parsed(route: Route) -> dict[str, Any]:
+    return {name: _PARTS[name][1](text) for name, text in route.parts.items()}
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -22,6 +22,7 @@ from charthouse.queries.blobs import (
     find_blob as find_blob,
     hold_blob as hold_blob,
     holders as holders,
+    look_for_blob as look_for_blob,
     name_blobs as name_blobs,
     named_by as named_by,
     release_blob as release_blob,
@@ -71,6 +72,7 @@ from charthouse.queries.manifests import (
     find_manifest as find_manifest,
     forget_references as forget_references,
     list_tags as list_tags,
+    look_for_manifest as look_for_manifest,
     manifest_state as manifest_state,
     missing as missing,
     orphan as orphan,
@@ -108,6 +110,7 @@ from charthouse.queries.repositories import (
     repository_id as repository_id,
 )
 from charthouse.queries.rows import (
+    Absent as Absent,
     Chart as Chart,
     Referrer as Referrer,
     StoredBlob as StoredBlob,

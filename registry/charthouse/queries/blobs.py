@@ -5,12 +5,12 @@ from sqlalchemy import text
 from charthouse.database import Connection, one_statement
 from charthouse.names import Digest, RepositoryName
 from charthouse.queries.damage import DAMAGE_OF_BLOB
-from charthouse.queries.rows import StoredBlob
+from charthouse.queries.rows import Absent, StoredBlob
 
 _FIND_BLOB = text(f"""
     SELECT b.digest, b.size, b.key, b.content, r.generation, h.unnamed_since, {DAMAGE_OF_BLOB} FROM repositories r
-    JOIN repository_blobs h ON h.repository_id = r.id AND h.digest = :digest
-    JOIN blobs b ON b.digest = h.digest
+    LEFT JOIN repository_blobs h ON h.repository_id = r.id AND h.digest = :digest
+    LEFT JOIN blobs b ON b.digest = h.digest
     WHERE r.name = :name""")  # noqa: S608 - joined from constants
 _STORED_BLOB = text(f"""
     SELECT b.digest, b.size, b.key, b.content, 0, NULL, {DAMAGE_OF_BLOB} FROM blobs b
@@ -53,9 +53,17 @@ _NAMED_BY = text("""
 
 
 @one_statement
-def find_blob(connection: Connection, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
+def look_for_blob(connection: Connection, repository: RepositoryName, digest: Digest) -> StoredBlob | Absent:
     row = connection.execute(_FIND_BLOB, {"name": repository, "digest": digest}).first()
-    return StoredBlob(*row) if row else None
+    if row is None:
+        return Absent.REPOSITORY
+    return Absent.CONTENT if row[0] is None else StoredBlob(*row)
+
+
+@one_statement
+def find_blob(connection: Connection, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
+    found = look_for_blob(connection, repository, digest)
+    return None if isinstance(found, Absent) else found
 
 
 @one_statement

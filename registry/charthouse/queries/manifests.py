@@ -9,17 +9,17 @@ from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.queries.damage import DAMAGE_OF_MANIFEST
 from charthouse.queries.repositories import repository_id
-from charthouse.queries.rows import StoredManifest, column_text, escaped
+from charthouse.queries.rows import Absent, StoredManifest, column_text, escaped
 
 _FOUND = f"m.digest, m.media_type, m.size, m.content, r.generation, {DAMAGE_OF_MANIFEST}"
 _MANIFEST_BY_DIGEST = text(f"""
     SELECT {_FOUND} FROM repositories r
-    JOIN manifests m ON m.repository_id = r.id AND m.digest = :reference
+    LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = :reference
     WHERE r.name = :name""")  # noqa: S608 - joined from constants
 _MANIFEST_BY_TAG = text(f"""
     SELECT {_FOUND} FROM repositories r
-    JOIN tags t ON t.repository_id = r.id AND t.name = :reference
-    JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest
+    LEFT JOIN tags t ON t.repository_id = r.id AND t.name = :reference
+    LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest
     WHERE r.name = :name""")  # noqa: S608 - likewise
 _STATE = text("""
     SELECT m.media_type, d.how FROM manifests m
@@ -70,10 +70,20 @@ _TAGS_OF = text("""
 
 
 @one_statement
-def find_manifest(connection: Connection, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
+def look_for_manifest(
+    connection: Connection, repository: RepositoryName, reference: Reference
+) -> StoredManifest | Absent:
     statement = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
     row = connection.execute(statement, {"name": repository, "reference": reference}).first()
-    return StoredManifest(*row) if row else None
+    if row is None:
+        return Absent.REPOSITORY
+    return Absent.CONTENT if row[0] is None else StoredManifest(*row)
+
+
+@one_statement
+def find_manifest(connection: Connection, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
+    found = look_for_manifest(connection, repository, reference)
+    return None if isinstance(found, Absent) else found
 
 
 def manifest_state(connection: Connection, repository_id: int, digest: Digest) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 
@@ -39,6 +40,13 @@ class StoredBlob:
     @property
     def is_sound(self) -> bool:
         return self.damage is None
+
+
+class Absent(Enum):
+    """What is not there of what was asked for."""
+
+    REPOSITORY = auto()
+    CONTENT = auto()
 
 
 class Referrer(NamedTuple):

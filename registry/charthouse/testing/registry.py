@@ -266,7 +266,9 @@ class Registry:
     def manifest(self, repository: str, reference: str) -> dict[str, Any]:
         """By tag or digest. A version's + is _ in its tag."""
         name, parsed = RepositoryName.parse(repository), parse_reference(reference.replace("+", "_"))
-        found: dict[str, Any] = json.loads(self._with(lambda registry: registry.get_manifest(name, parsed)).content)
+        found: dict[str, Any] = json.loads(
+            self._with(lambda registry: registry.pulls.get_manifest(name, parsed)).content
+        )
         return found
 
     def collect(self) -> Report:
