@@ -21,7 +21,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from charthouse.at_once import Finished
+from charthouse.at_once import Finished, header_lines
 from charthouse.names import shown
 from charthouse.origin import is_host
 from charthouse.settings import is_loopback
@@ -35,6 +35,7 @@ HEADER_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connec
 IDLE_TIMEOUT = 30.0  # seconds between an answer and the next request
 BODY_WINDOW = 20.0  # seconds over which a body's rate is taken
 BODY_RATE = 500  # bytes per second, at least
+HEADS_KEPT = 4  # of a connection: what a client sends but for the request line, which has an Accept for each kind
 UNREAD_TIMEOUT = 120.0  # seconds in which a client takes nothing of an answer; a slow line's buffers empty in bursts
 LINGER_TIMEOUT = 2.0  # seconds to go on reading after the last word: closed at once, the client could not read it
 LINGER_BYTES = 1024 * 1024  # likewise
@@ -60,9 +61,15 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _TRICK = re.compile(
     rb"//|/\.\.?(?=/|$)|[\\;#\x00-\x20\x7f-\xff]|%(?:[01]|2[ef]|3b|5c|7f|(?![0-9a-f]{2}))", re.IGNORECASE
 )
+# A request line that nobody reads in two ways. Whatever else it may be is left to the parser.
+_PLAIN_LINE = re.compile(rb"(GET|HEAD) (/[A-Za-z0-9/_.:-]*) HTTP/1\.1")
 
 
 _is_host = lru_cache(maxsize=256)(lambda value: is_host(value.decode("latin-1")))
+
+
+Head = list[tuple[bytes, bytes]]
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class State(ServerState):
@@ -128,6 +135,9 @@ class Protocol(HttpToolsProtocol):
         self.finished: Finished | None = None  # the answer to the request whose headers are being read
         self.resumed = b""  # what the next parser is given, when this one ends at a request that asks for an upgrade
         self.last_word: Refusal | None = None  # waits for the answers before it
+        self.begun = 0  # requests that begin in the bytes that are being read
+        self.head: Head = []  # of the last request
+        self.heads: dict[bytes, Head] = {}  # by their bytes, those that the parser has read
 
     # What arrives
 
@@ -136,6 +146,10 @@ class Protocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         if self.is_new and self.scheme == "http" and self._begins_otherwise(data):
+            return
+        is_first = self.reading is Reading.NEXT
+        self.begun = 0
+        if is_first and self._is_answered_as_known(data):
             return
         self.unparsed += len(data)
         try:
@@ -147,6 +161,52 @@ class Protocol(HttpToolsProtocol):
         else:
             if self.unparsed > HEADER_BYTES:
                 self._refuse(_too_large())
+            elif is_first:
+                self._keep_head(data)
+
+    # What is known
+
+    def _is_answered_as_known(self, data: bytes) -> bool:
+        """Whether it is a plain request with a head that the parser has read on this connection, and its answer is
+        finished: to read it anew costs as much as all the rest (docs/performance.md)."""
+        line, _, head = data.partition(b"\r\n")
+        headers = self.heads.get(head)
+        match = _PLAIN_LINE.fullmatch(line) if headers is not None else None
+        if match is None or _TRICK.search(match[2]) or self.unanswered or self.flow.write_paused:
+            return False
+        scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": headers,
+            "state": self.app_state.copy(),
+            "method": match[1].decode("ascii"),
+            "path": self.root_path + match[2].decode("ascii"),
+            "raw_path": match[2],
+            "query_string": b"",
+        }
+        finished = self.app.at_once(scope)
+        if finished is None:
+            return False
+        self.server_state.total_requests += 1
+        self.since = self.loop.time()
+        self._write(finished)
+        return True
+
+    def _keep_head(self, data: bytes) -> None:
+        """Where the data were one plain request from its first byte to its last, answered while it was read. Of the
+        same bytes the parser would make the same again, and whatever the path is."""
+        line, _, head = data.partition(b"\r\n")
+        is_whole = self.reading is Reading.NEXT and self.begun == 1
+        if not is_whole or not _PLAIN_LINE.fullmatch(line) or any(name in _FRAMING for name, _ in self.head):
+            return
+        if len(self.heads) == HEADS_KEPT:
+            self.heads.clear()
+        self.heads[head] = self.head
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """RFC 9110, 7.8: a server may. The connection ends with this request's answer (`on_headers_complete`), so that
@@ -198,6 +258,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._read(Reading.HEADERS)
         self.is_new = False
+        self.begun += 1
         self.header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -217,6 +278,7 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # nobody here speaks anything else, and the parser reads no further
             self.cycle.keep_alive = False
             self.resumed = _head_of_body(self.headers)
+        self.head = self.headers
         self.headers = []  # trailers come through on_header too, and are no headers of the request
         self._read(Reading.BODY)
         if self.finished is not None:
@@ -233,10 +295,12 @@ class Protocol(HttpToolsProtocol):
     def _answer_at_once(self, finished: Finished) -> None:
         self.finished = None
         self.cycle.response_started = self.cycle.response_complete = True
-        defaults = [part for name, value in self.server_state.default_headers for part in (name, b": ", value, b"\r\n")]
-        head = STATUS_LINE[finished.status]
-        self.transport.write(b"".join((head, *defaults, finished.headers, b"\r\n", finished.body)))
+        self._write(finished)
         self.on_response_complete()
+
+    def _write(self, finished: Finished) -> None:
+        line, defaults = STATUS_LINE[finished.status], header_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((line, defaults, finished.headers, b"\r\n", finished.body)))
 
     def on_body(self, body: bytes) -> None:
         self.received += len(body)
@@ -373,7 +437,7 @@ class _Body:
 def _head_of_body(headers: list[tuple[bytes, bytes]]) -> bytes:
     """Java's client asks for h2c with every request, those with a body too, which llhttp skips then: so another parser
     is told how long the body is, and gets it. Empty where there is none."""
-    framing = [name + b": " + value for name, value in headers if name in (b"content-length", b"transfer-encoding")]
+    framing = [name + b": " + value for name, value in headers if name in _FRAMING]
     return b"\r\n".join([b"POST / HTTP/1.1", b"connection: close", *framing, b"", b""]) if framing else b""
 
 
