@@ -241,8 +241,9 @@ def request_to(method: str, path: str, repository: str = MINE, *, as_example: bo
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_every_route_lets_in_who_may_and_nobody_else(closed, client, caller):
-    shown, tried = await shown_by(caller, closed, client), 0
+async def test_every_route_lets_in_who_may_and_nobody_else(closed, app, client, caller):
+    """Also at once, where it is answered so."""
+    shown, tried, at_once = await shown_by(caller, closed, client), 0, 0
     before = await closed.users.directory()
     async with asking(client, shown) as theirs:
         for path, by_method in ROWS.items():
@@ -257,10 +258,24 @@ async def test_every_route_lets_in_who_may_and_nobody_else(closed, client, calle
                     assert refused == due, (method, path, repository, response.text)
                     assert ("www-authenticate" in response.headers) == (due == 401)
                     assert not opened_to_others(response)
-                    tried += 1
-    print(f"{caller}: {tried} requests")
+                    is_answered = app.at_once(scope_of(response.request)) is not None
+                    assert not is_answered or due == IN, (method, path, repository)
+                    tried, at_once = tried + 1, at_once + is_answered
+    print(f"{caller}: {tried} requests, {at_once} of them answered at once as well")
     if caller != "admin":
         assert await closed.users.directory() == before
+
+
+def scope_of(request: httpx.Request) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "scheme": "http",
+        "method": request.method,
+        "path": request.url.path,
+        "query_string": request.url.query,
+        "client": ("127.0.0.1", 1),
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+    }
 
 
 def asking(client: httpx.AsyncClient, shown: Shown) -> httpx.AsyncClient:
