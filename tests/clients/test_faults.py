@@ -11,6 +11,7 @@ import pytest
 
 from charthouse.testing import Registry, make_chart
 from charthouse.testing.personalities import PERSONALITIES
+from support import charts
 from support.tools import Tool, find, find_installed
 
 pytestmark = pytest.mark.clients
@@ -275,7 +276,9 @@ def test_where_tags_cannot_be_listed_helm_pulls_a_version_but_no_range(registry:
     pull(version="~1")
     registry.imitate("ecr-public")
     pull(version="1.2.3")
-    assert "tags/list" in pull(status=1, version="~1")
+    refused = pull(status=1, version="~1")
+    assert "tags/list" in refused
+    assert "404" in refused
 
 
 def test_where_lists_have_no_pages_regctl_gets_all_tags_at_once(registry: Registry, tmp_path: Path) -> None:
@@ -328,6 +331,41 @@ def test_where_a_ping_is_not_challenged_skopeo_never_says_who_it_is(closed: Regi
     closed.imitate("zot")
     assert "unauthorized" in skopeo(*words, source, f"docker://{closed.host}/team-c/app:1.2.3", status=1)
     assert closed.tags("team-b/app") == ["1.2.3"]
+
+
+@pytest.mark.parametrize("name", ["helm4", "helm3", "helm3.17", "helm3.8", "oras", "crane", "regctl", "skopeo"])
+def test_no_client_sends_a_blob_in_a_single_post(registry: Registry, tmp_path: Path, name: str) -> None:
+    """As end-4b would allow: so there is no personality that lacks it, until one of them begins to."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    if name == "skopeo":
+        skopeo = Tool(find_installed("skopeo"), folder / "home")
+        (skopeo.home / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        words = ("--policy", "policy.json", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
+        source = f"docker://{registry.host}/team-a/app:1.2.3"
+        skopeo(*words, source, "dir:app")
+        skopeo(*words, "dir:app", f"docker://{registry.host}/team-b/app:1.2.3")
+    elif name == "crane":
+        image = f"{registry.host}/team-b/app:1"
+        client(name, folder)("append", "--oci-empty-base", "-f", charts.layer(folder, "one"), "-t", image)
+    elif name == "regctl":
+        regctl = client(name, folder)
+        regctl("registry", "set", registry.host, "--tls", "disabled")
+        (regctl.home / "note.txt").write_text("note")
+        words = ("artifact", "put", "-f", "note.txt", "--artifact-type", "application/x.test")
+        regctl(*words, f"{registry.host}/team-b/app:1")
+    elif name == "oras":
+        oras = client(name, folder)
+        (oras.home / "note.txt").write_text("note")
+        oras("push", "--plain-http", f"{registry.host}/team-b/app:1", "note.txt")
+    else:
+        helm, flags = client(name, folder), [] if name == "helm3.8" else ["--plain-http"]
+        helm("push", make_chart("app", "2.0.0").write(folder), f"oci://{registry.host}/team-b", *flags)
+    posts = [request for request in registry.requests if request.method == "POST"]
+    assert posts
+    assert [request.query for request in posts if "digest=" in request.query] == []
+    assert {request.headers.get("content-length", "0") for request in posts} == {"0"}
+    assert any(request.method == "PUT" and "digest=" in request.query for request in registry.requests)
 
 
 def test_each_personality_names_what_it_imitates() -> None:

@@ -29,9 +29,9 @@ PERSONALITIES = {
     "distribution": Personality(
         "https://github.com/distribution/distribution/blob/v3.1.2/registry/api/v2/routes.go", NO_REFERRERS
     ),
-    # registry:2 before 2.8: nor are there pages of tags.
+    # registry:2 in all its versions: nor are there pages of tags, which came with 3.0.
     "distribution-2": Personality(
-        "https://github.com/distribution/distribution/issues/1936",
+        "https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/tags.go",
         (*NO_REFERRERS, Rule(path="*/tags/list", unpaged=True)),
     ),
     # Tokens are given for GET alone: clients that begin with POST come again.
@@ -42,9 +42,11 @@ PERSONALITIES = {
     "zot": Personality(
         "https://github.com/project-zot/zot/pull/3867", (Rule(method="GET", path="/v2/", status=200, body={}),)
     ),
-    # Tags cannot be listed by whoever may pull.
+    # As it was until 2022, when AWS made tags listable (aws/containers-roadmap#1262): for whoever has a token, and may
+    # pull with it, the list is not there.
     "ecr-public": Personality(
-        "https://github.com/helm/helm/issues/10557", (Rule(method="GET", path="*/tags/list", status=401),)
+        "https://github.com/dependabot/dependabot-core/issues/4212",
+        (Rule(method="GET", path="*/tags/list", status=404),),
     ),
     # A repository is made before something is pushed to it: nothing is pushed to one that nobody made.
     "ecr": Personality(
