@@ -20,7 +20,7 @@ from charthouse.app import Application, create_app
 from charthouse.at_once import Finished
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
-from support.requests import Remote, image, running
+from support.requests import Remote, descriptor, image, running
 from support.server import serving
 from test_counts import counting
 
@@ -107,6 +107,44 @@ async def test_what_is_answered_at_once_is_what_is_answered_the_long_way(make_se
             assert (finished.status, finished.body) == (response.status_code, response.content)
 
 
+LISTS = ["tags/list", "tags/list?n=1", "tags/list?n=1&last=1", f"referrers/{Digest.of(image(b'{}', LAYER))}"]
+
+
+async def test_a_list_is_kept_until_its_repository_changes(remote, app, client, database_url):
+    """Each page for itself, and not beside another repository's change."""
+
+    async def listed(path: str) -> tuple[int, bytes, str | None]:
+        name, _, query = path.partition("?")
+        finished = app.at_once(scope_of(name) | {"query_string": query.encode()})
+        answer = await remote.call("GET", path)
+        if finished is not None:
+            assert (finished.status, finished.body) == (answer.status_code, answer.content)
+            assert (b"link: " in finished.headers) == ("link" in answer.headers)
+        return finished is not None, answer.content, answer.headers.get("link")
+
+    await remote.push_blob(LAYER)
+    subject = image(b"{}", LAYER)
+    await remote.push_manifest(subject, "2")
+    before = [await listed(path) for path in LISTS]
+    await Remote(client, "team-b/app").push_image("1")
+    assert [await listed(path) for path in LISTS] == [(not database_url, *rest) for _, *rest in before]
+    await remote.push_image("3", subject=descriptor(subject, OCI_MANIFEST))
+    after = [await listed(path) for path in LISTS]
+    assert [kept for kept, *_ in after] == [False] * len(LISTS)
+    changed = ["tags/list", "tags/list?n=1&last=1", LISTS[-1]]  # or has a next page
+    assert [path for path, old, new in zip(LISTS, before, after, strict=True) if old[1:] != new[1:]] == changed
+    await remote.call("DELETE", "manifests/3")
+    assert [(await listed(path))[1:] for path in LISTS[:3]] == [rest[1:] for rest in before[:3]]
+
+
+async def test_what_is_not_kept_lists_nothing_at_once(make_settings):
+    app = create_app(make_settings(pull_cache=0), durable=False)
+    async with running(app) as client:
+        await Remote(client, NAME).push_image("1")
+        await warm(Remote(client, NAME), "tags/list")
+        assert app.at_once(scope_of("tags/list")) is None
+
+
 async def test_an_upload_begins_at_once_and_is_finished_the_long_way(remote, at_once, database_url):
     for path in ("blobs/uploads/", "blobs/uploads"):
         finished = at_once(path, "POST", content_length="0")
@@ -165,7 +203,7 @@ async def test_head_is_answered_without_a_body(remote, at_once, database_url):
         ("GET", "manifests/1", {"if_none_match": "*"}),
         ("PUT", "manifests/1", {}),
         ("DELETE", "manifests/1", {}),
-        ("GET", "tags/list", {}),
+        ("GET", "tags/list", {"if_none_match": "*"}),
         ("GET", "manifests/1", {"host": "evil.example"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pulls from finished headers and bytes, never older than the last acknowledged change.
+"""Pulls and a repository's listings from finished headers and bytes, never older than the last acknowledged change.
 
 An entry is good while its repository's generation is the one that was read in the same snapshot as its content. On
 SQLite that is certain, without asking, as long as nothing at all was committed; otherwise the generation is asked for,
@@ -24,7 +24,8 @@ ENTRY_OVERHEAD = 768  # bytes that an entry costs beside its headers and its bod
 HELD = "charthouse.held"  # where a handler leaves what its answer is good for, a `Held`
 
 _CONDITIONAL = {b"range", b"if-none-match"}
-Key = tuple[str, str]
+_PARTS = ("/manifests/", "/blobs/sha", "/tags/list", "/referrers/")  # of the paths of what is kept
+Key = tuple[str, str, bytes]  # method, path, query string
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Entry:
 
 
 class PullCache:
-    """Answers GET and HEAD of manifests and small blobs and passes everything else on. `limit` in bytes."""
+    """Answers GET and HEAD of manifests, small blobs and lists of them, passes everything else on. `limit` in bytes."""
 
     def __init__(self, app: Layer, limit: int) -> None:
         self.registry: Registry | None = None  # there once the application has started
@@ -65,7 +66,7 @@ class PullCache:
         repository; and where whoever answers in its place does so at once."""
         if not _is_pull(scope):
             return self._app.at_once(scope)
-        key, stamp = (scope["method"], scope["path"]), scope.get(STAMP)
+        key, stamp = _key(scope), scope.get(STAMP)
         if stamp is None:
             return None
         entry = self._entries.get(key)
@@ -88,7 +89,7 @@ class PullCache:
         if not _is_pull(scope):
             await self._app(scope, receive, send)
             return
-        key = (scope["method"], scope["path"])
+        key = _key(scope)
         entry = await self._current(key, scope.get(STAMP))
         body = None if entry is None else self._body(key, entry)
         if entry is None or body is None:
@@ -212,10 +213,14 @@ class _Question:
         return await registry.generations(self.repositories)
 
 
+def _key(scope: Scope) -> Key:
+    return scope["method"], scope["path"], scope["query_string"]
+
+
 def _is_pull(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
         return False
     path = scope["path"]
-    if "/manifests/" not in path and "/blobs/sha" not in path:
+    if not any(part in path for part in _PARTS):
         return False
     return all(name not in _CONDITIONAL for name, _ in scope["headers"])

@@ -19,6 +19,7 @@ chapter = Chapter()
 @chapter.route("HEAD", "/{repository}/tags/list", Right.PULL)
 async def list_tags(call: Call, repository: RepositoryName) -> Response:
     last, limit = call.page
+    await _keep(call, repository)
     tags, more = await call.registry.list_tags(repository, last, limit)
     link = next_link(f"/v2/{repository}/tags/list", n=str(limit), last=tags[-1]) if more and tags else {}
     return _json({"name": repository, "tags": tags}, headers=link)
@@ -29,6 +30,7 @@ async def list_tags(call: Call, repository: RepositoryName) -> Response:
 async def list_referrers(call: Call, repository: RepositoryName, digest: Digest) -> Response:
     artifact_type = call.parameter("artifactType")
     last, limit = call.page
+    await _keep(call, repository)
     referrers, more = await call.registry.list_referrers(repository, digest, artifact_type, last, limit)
     headers = {} if artifact_type is None else {"OCI-Filters-Applied": "artifactType"}
     if more and referrers:
@@ -46,6 +48,13 @@ async def list_repositories(call: Call) -> Response:
     names, more = await call.registry.list_repositories(last, limit, call.caller)
     link = next_link("/v2/_catalog", n=str(limit), last=names[-1]) if more and names else {}
     return _json({"repositories": names}, headers=link)
+
+
+async def _keep(call: Call, repository: RepositoryName) -> None:
+    """Before the list is read: what changes meanwhile is in it, and raises the generation."""
+    generation = await call.registry.generation(repository)
+    if generation is not None:
+        call.good_for(repository, generation)
 
 
 def _referrers_path(repository: RepositoryName, digest: str) -> str:
