@@ -78,7 +78,14 @@ def counting(app: Application) -> Iterator[Counter[str]]:
 
 @contextlib.contextmanager
 def on_sqlite(database: SqliteDatabase, counts: Counter[str]) -> Iterator[None]:
+    before = ""
+
     def trace(sql: str) -> None:
+        nonlocal before
+        fired = sql == before and sql.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
+        before = sql
+        if fired:
+            return  # what a trigger does is told as the statement that fired it, once more
         if sql == "COMMIT":
             counts["commits"] += 1
         elif not sql.startswith(("BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA", "--")):

@@ -50,6 +50,7 @@ BELONG_TO_NOBODY = {
     "api_tokens",
     "logins",
     "collection_passes",
+    "quota_turns",
 }
 NEXT_REVISION = f"{int(HEAD) + 1:04}"
 
@@ -159,6 +160,8 @@ def words(connection: Connection) -> list[Any]:
             UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
             UNION ALL SELECT table_name || '.' || column_name, COALESCE(collation_name, '') || data_type
             FROM information_schema.columns WHERE table_schema = 'public'
+            UNION ALL SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+            UNION ALL SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
             ORDER BY 1"""
     return [tuple(map(_parts, row)) for row in connection.execute(text(query))]
 

@@ -71,6 +71,10 @@ def test_each_setting_is_decided_for_itself_and_says_where_it_came_from():
         "images": ("mutable", "by default"),
         "signatures": ("optional", "by default"),
         "untagged_expiry": (0, "by default"),
+        "blob_limit": (10 * 1024**3, "by default"),
+        "quota_bytes": (0, "by default"),
+        "quota_manifests": (0, "by default"),
+        "uploads_at_once": (0, "by default"),
     }
 
 

@@ -34,21 +34,24 @@ from charthouse.errors import (
     DigestInvalid,
     ManifestInvalid,
     NameUnknown,
+    QuotaExceeded,
     RegistryError,
     SizeInvalid,
     StorageFull,
 )
 from charthouse.extraction import Extraction
-from charthouse.helm.archive import Limits
+from charthouse.helm import archive
 from charthouse.helm.isolation import Inspector
 from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
-from charthouse.namespaces import Namespaces
+from charthouse.namespaces import Namespaces, StoredSettings
 from charthouse.pulls import Pulls
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
+from charthouse.quotas import Limits, Quotas
 from charthouse.reading import WHOLE_LIMIT, Reading, digest_of
 from charthouse.reserve import MakingRoom, Reserve
 from charthouse.settings import Settings
+from charthouse.slots import Slots
 from charthouse.uploads import UploadIds
 from charthouse.verification import Verification
 
@@ -69,6 +72,16 @@ class Caller:
     host: str = "<registry>"
     rights: Rights = EVERY_RIGHT
     actor: Actor = ON_THE_MACHINE  # as the audit calls him
+    limits: StoredSettings | None = None  # of namespaces, as they were when he asked; None where nobody has looked
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A blob on its way into a repository, and the limits that hold for it."""
+
+    repository: RepositoryName
+    digest: Digest
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +121,10 @@ class Registry:
         self.external_tokens = ExternalTokens(settings.issuers, clock, steady)
         self.audit = Audit(database, self._now, settings.audit_days)
         self.namespaces = Namespaces(settings, database, self._now)
+        self.quotas = Quotas(settings, database, self._stored_limits)
+        self._slots = Slots(settings.data)
         self.collector = Collector(settings, self._making_room, store, clock, steady)
-        limits = Limits(members=settings.archive_members)
+        limits = archive.Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
         self.backup = Backup(database, store, self._now)
         self.extraction = Extraction(database, self._reading.content_of, Inspector(limits, apart=True), self._now)
@@ -119,15 +134,19 @@ class Registry:
     async def start_upload(self, repository: RepositoryName, caller: Caller) -> str:
         """The id of an upload that has received nothing yet. Nothing is kept of it.
 
-        Raises DENIED where namespaces have to be made first: no client then sends what could not be kept.
+        Raises DENIED where namespaces have to be made first, and where a quota is reached: no client then sends what
+        could not be kept.
         """
         await self._demand_room()
         await self._demand_namespace(repository)
+        await self.quotas.check_begin(repository, await self._limits(repository, caller))
         return self._upload_ids.new(repository, caller.name, self._clock())
 
     def start_upload_at_once(self, repository: RepositoryName, caller: Caller) -> str | None:
         """The same; None where it takes waiting."""
         if self.settings.require_namespaces or not self._reserve.is_there():
+            return None
+        if caller.limits is None or self.quotas.are_set(repository, caller.limits):
             return None
         return self._upload_ids.new(repository, caller.name, self._clock())
 
@@ -143,24 +162,43 @@ class Registry:
             raise _ended() from None
 
     async def append(
-        self, repository: RepositoryName, upload_id: str, caller: Caller, pieces: Pieces, chunk: tuple[int, int] | None
+        self,
+        repository: RepositoryName,
+        upload_id: str,
+        caller: Caller,
+        pieces: Pieces,
+        chunk: tuple[int, int] | None,
+        length: int = 0,
     ) -> int:
         """Adds a chunk; `chunk` is its first and last position where the client named them. Returns the bytes so far.
 
-        Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416 when it is out of order: the upload stays), SIZE_INVALID.
+        `length` is how many bytes the client says that `pieces` are. Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID
+        (416 when it is out of order: the upload stays), SIZE_INVALID, DENIED beyond a quota.
         """
         await self._demand_room()
-        upload = await self._open_upload(repository, upload_id, caller)
-        before = upload.offset
-        try:
-            await self._receive(upload, pieces, chunk)
-        except StorageFull:
-            await upload.rewind(before)  # what is half there has no room to become whole
-            raise
-        else:
-            return upload.offset
-        finally:
-            await upload.close()
+        async with self._taking(repository, upload_id, caller, length) as limits:
+            upload = await self._open_upload(repository, upload_id, caller)
+            before = upload.offset
+            try:
+                await self._receive(upload, pieces, chunk, limits)
+            except StorageFull:
+                await upload.rewind(before)  # what is half there has no room to become whole
+                raise
+            else:
+                return upload.offset
+            finally:
+                await upload.close()
+
+    @contextlib.asynccontextmanager
+    async def _taking(
+        self, repository: RepositoryName, upload_id: str, caller: Caller, length: int, digest: Digest | None = None
+    ) -> AsyncIterator[Limits]:
+        """Around the taking of a body, when it may come: what it says of itself fits, and there is a place for it."""
+        self._check_upload(repository, upload_id, caller)
+        limits = await self._limits(repository, caller)
+        await self.quotas.check_blob(repository, limits, length, digest)
+        async with self._slots.taken(limits.uploads):
+            yield limits
 
     async def cancel_upload(self, repository: RepositoryName, upload_id: str, caller: Caller) -> None:
         """Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID."""
@@ -178,41 +216,47 @@ class Registry:
         digest: Digest,
         pieces: Pieces,
         chunk: tuple[int, int] | None = None,
+        length: int = 0,
     ) -> None:
         """Adds the last bytes, if any, and makes the whole a blob of the repository.
 
-        Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416), SIZE_INVALID, and DIGEST_INVALID for other bytes.
+        Raises BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID (416), SIZE_INVALID, DIGEST_INVALID for other bytes, and DENIED
+        beyond a quota.
         """
         await self._demand_room()
-        if chunk is None and await self._received(repository, upload_id, caller) is None:
-            head, complete = await _take(pieces, WHOLE_LIMIT)
-            if complete:
-                await self._push_whole(repository, upload_id, digest, head)
-                return
-            pieces = _chain(head, pieces)
-        upload = await self._open_upload(repository, upload_id, caller)
-        try:
-            await self._finish(repository, upload, digest, pieces, chunk)
-        finally:
-            await upload.close()
+        async with self._taking(repository, upload_id, caller, length, digest) as limits:
+            blob = Coming(repository, digest, limits)
+            if chunk is None and await self._received(repository, upload_id, caller) is None:
+                head, complete = await _take(pieces, WHOLE_LIMIT)
+                if complete:
+                    await self._push_whole(blob, upload_id, head)
+                    return
+                pieces = _chain(head, pieces)
+            upload = await self._open_upload(repository, upload_id, caller)
+            try:
+                await self._finish(blob, upload, pieces, chunk)
+            finally:
+                await upload.close()
 
-    async def push_blob(self, repository: RepositoryName, caller: Caller, digest: Digest, pieces: Pieces) -> None:
-        """A blob in one request. Raises DIGEST_INVALID, SIZE_INVALID."""
+    async def push_blob(
+        self, repository: RepositoryName, caller: Caller, digest: Digest, pieces: Pieces, length: int = 0
+    ) -> None:
+        """A blob in one request. Raises DIGEST_INVALID, SIZE_INVALID, DENIED beyond a quota."""
         upload_id = await self.start_upload(repository, caller)
-        await self.finish_upload(repository, upload_id, caller, digest, pieces)
+        await self.finish_upload(repository, upload_id, caller, digest, pieces, length=length)
 
-    def check_size(self, size: int) -> None:
-        """Of a blob that comes or says it will. Raises SIZE_INVALID."""
-        limit = self.settings.blob_limit
-        if size > limit:
-            raise BlobTooLarge(f"the blob has more than {limit:,} bytes (setting blob_limit)")
+    async def _limits(self, repository: RepositoryName, caller: Caller) -> Limits:
+        return await self.quotas.limits(repository, caller.limits)
+
+    async def _stored_limits(self) -> StoredSettings:
+        return (await self.users.directory()).limits
 
     async def mount_blob(
         self, repository: RepositoryName, digest: Digest, source: RepositoryName | None, caller: Caller
     ) -> bool:
         """Whether the blob is in the repository now, taken from `source` or from any that the caller may pull.
 
-        False says nothing of why: absent and forbidden are alike.
+        False says nothing of why: absent and forbidden are alike. Raises DENIED beyond a quota.
         """
         sources = [source] if source is not None else await self._database.read(queries.holders, digest, HOLDER_LIMIT)
         readable = [name for name in map(RepositoryName, sources) if caller.rights.allows(PULL, name)]
@@ -220,7 +264,8 @@ class Registry:
             return False
         await self._demand_room()
         await self._demand_namespace(repository)
-        return await self._database.write(transactions.mount, repository, digest, readable, self._now())
+        quotas = (await self._limits(repository, caller)).quotas
+        return await self._database.write(transactions.mount, repository, digest, readable, self._now(), quotas)
 
     async def _demand_room(self) -> None:
         """Whoever needs room waits until the reserve is back. Raises StorageFull (507)."""
@@ -231,68 +276,66 @@ class Registry:
         if self.settings.require_namespaces:
             await self._database.read(namespaces.demand, self.settings, repository)
 
-    async def _push_whole(self, repository: RepositoryName, upload_id: str, digest: Digest, content: bytes) -> None:
+    async def _push_whole(self, blob: Coming, upload_id: str, content: bytes) -> None:
         """What came at once needs no upload on the disk: a row, or a file that is written in one go."""
-        self.check_size(len(content))
+        blob.limits.check_blob(len(content))
         if len(content) <= self.settings.inline_blobs:
-            await self._push_inline(repository, digest, content)
+            await self._push_inline(blob, content)
             return
-        _compare(await digest_of(content, digest.algorithm), digest)
-        await self._name_file(repository, digest, len(content), partial(self._store.put, upload_id, content))
+        _compare(await digest_of(content, blob.digest.algorithm), blob.digest)
+        await self._name_file(blob, len(content), partial(self._store.put, upload_id, content))
 
-    async def _name_file(
-        self, repository: RepositoryName, digest: Digest, size: int, publish: Callable[[Digest], Awaitable[str]]
-    ) -> bool:
+    async def _name_file(self, blob: Coming, size: int, publish: Callable[[Digest], Awaitable[str]]) -> bool:
         """Makes the repository hold the blob; False when its bytes were stored already and nothing was published."""
-        known = await self._database.read(queries.stored_blob, digest)
-        is_sound = known is not None and known.is_sound
-        if is_sound and await self._database.write(transactions.hold_blob, repository, digest, self._now()):
-            return False
-        await self._name(repository, StoredBlob(digest, size, key=await publish(digest), content=None))
+        known = await self._database.read(queries.stored_blob, blob.digest)
+        if known is not None and known.is_sound:
+            hold, quotas = transactions.hold_blob, blob.limits.quotas
+            if await self._database.write(hold, blob.repository, blob.digest, self._now(), quotas):
+                return False
+        await self._name(blob, StoredBlob(blob.digest, size, key=await publish(blob.digest), content=None))
         return True
 
-    async def _name(self, repository: RepositoryName, blob: StoredBlob) -> None:
+    async def _name(self, blob: Coming, stored: StoredBlob) -> None:
         """What nothing names any more goes after SQL has forgotten it, and what cannot be named goes at once."""
+        name, quotas = transactions.name_blob, blob.limits.quotas
         try:
-            left_over = await self._database.write(transactions.name_blob, repository, blob, self._now())
+            left_over = await self._database.write(name, blob.repository, stored, self._now(), quotas)
         except RegistryError:  # nothing was committed, for certain: after another failure that may be so or not
-            if blob.key:
-                await self._store.delete(blob.key)
+            if stored.key:
+                await self._store.delete(stored.key)
             raise
         if left_over:
             await self._store.delete(left_over)
 
-    async def _push_inline(self, repository: RepositoryName, digest: Digest, content: bytes) -> None:
-        _compare(Digest.of(content, digest.algorithm), digest)
-        await self._name(repository, StoredBlob(digest, len(content), key=None, content=content))
+    async def _push_inline(self, blob: Coming, content: bytes) -> None:
+        _compare(Digest.of(content, blob.digest.algorithm), blob.digest)
+        await self._name(blob, StoredBlob(blob.digest, len(content), key=None, content=content))
 
-    async def _finish(
-        self, repository: RepositoryName, upload: Upload, digest: Digest, pieces: Pieces, chunk: tuple[int, int] | None
-    ) -> None:
+    async def _finish(self, blob: Coming, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None) -> None:
         before = upload.offset
         try:
-            await self._receive(upload, pieces, chunk)
+            await self._receive(upload, pieces, chunk, blob.limits)
         except ChunkOutOfOrder:
             raise
         except BaseException:
             await upload.rewind(before)  # the bytes of a request that did not end well do not count
             raise
         try:
-            _compare(await upload.digest(digest.algorithm), digest)
-        except DigestInvalid:
+            _compare(await upload.digest(blob.digest.algorithm), blob.digest)
+            await self._name_upload(blob, upload, resumed=before > 0)
+        except (DigestInvalid, QuotaExceeded):
             await upload.rewind(0)
             raise
-        await self._name_upload(repository, upload, digest, resumed=before > 0)
 
-    async def _name_upload(self, repository: RepositoryName, upload: Upload, digest: Digest, *, resumed: bool) -> None:
+    async def _name_upload(self, blob: Coming, upload: Upload, *, resumed: bool) -> None:
         if upload.offset <= self.settings.inline_blobs:  # in pieces, as crane and Docker send configs
-            await self._push_inline(repository, digest, await upload.content())
-        elif await self._name_file(repository, digest, upload.offset, upload.publish):
+            await self._push_inline(blob, await upload.content())
+        elif await self._name_file(blob, upload.offset, upload.publish):
             return
         # What came in this one request may be sent again under the same id by a client that missed the answer.
         await (upload.discard() if resumed else upload.rewind(0))
 
-    async def _receive(self, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None) -> None:
+    async def _receive(self, upload: Upload, pieces: Pieces, chunk: tuple[int, int] | None, limits: Limits) -> None:
         if chunk and chunk[0] != upload.offset:
             raise ChunkOutOfOrder(
                 f"the chunk begins at byte {chunk[0]:,}, but {upload.offset:,} bytes are here: continue there",
@@ -302,7 +345,7 @@ class Registry:
         async for piece in pieces:
             await upload.write(piece)
             try:
-                self.check_size(upload.offset)
+                limits.check_blob(upload.offset)
             except BlobTooLarge:
                 await upload.rewind(before)
                 raise
@@ -338,9 +381,10 @@ class Registry:
 
         Raises MANIFEST_INVALID (413 when it is too large) also for a chart that breaks a rule, DIGEST_INVALID when
         `reference` is a digest of other bytes, MANIFEST_BLOB_UNKNOWN when it names what the repository does not hold,
-        DENIED (409) for another chart of a version that may not be replaced.
+        DENIED (409) for another chart of a version that may not be replaced, DENIED (403) beyond a quota.
         """
         await self._demand_room()
+        limits = await self._limits(repository, caller)
         manifest = parse(body, content_type)
         if isinstance(reference, Tag):
             digest, tags = Digest.of(body), (reference, *tags)
@@ -364,6 +408,7 @@ class Registry:
                 self._now(),
                 place.rules,
                 may_overwrite=caller.rights.allows(OVERWRITE, repository),
+                quotas=limits.quotas,
             )
             with contextlib.suppress(transactions.RulesMoved):  # then it is asked again under those that hold now
                 await self._database.write(transactions.put_manifest, push, self.settings)

@@ -88,6 +88,15 @@ class Denied(RegistryError):
     code, status = "DENIED", 403
 
 
+class QuotaExceeded(Denied):
+    """A namespace or a user has no room for what is pushed. 403, as other registries answer: 413 is one blob's fault,
+    429 would have oras send a blob again whose body is spent, and 507 is a full disk."""
+
+
+class TooManyUploads(Denied):
+    """As many bodies of blobs are coming in as may. 403 again, for a PUT of a blob can be answered with no 429."""
+
+
 class VersionImmutable(Denied):
     """The tag names a released chart version already, with other content."""
 

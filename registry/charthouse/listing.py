@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from charthouse.linting import Report, summary
 from charthouse.queries import Chart
+from charthouse.quotas import Held, said
 from charthouse.verification import Checked
 
 VERSIONS_SHOWN = 10  # of each damage: a config that all versions share concerns thousands
@@ -76,6 +77,29 @@ def print_checked(found: Sequence[Checked], *, as_json: bool) -> None:
     if damaged:
         lines += ["push these versions again, with the same files: that replaces what is damaged"]
     print("\n".join(lines))  # noqa: T201 - likewise
+
+
+def print_usage(found: Sequence[Held], *, as_json: bool) -> None:
+    """What each namespace holds, of how much."""
+    if as_json:
+        rows = [
+            {
+                "namespace": held.name,
+                "bytes": held.usage.bytes,
+                "quota_bytes": held.quota.bytes or None,
+                "manifests": held.usage.manifests,
+                "quota_manifests": held.quota.manifests or None,
+                "unnamed_bytes": held.usage.unnamed,
+            }
+            for held in found
+        ]
+        print(json.dumps(rows, indent=2))  # noqa: T201 - what the command is for
+        return
+    print(f"{'namespace':<24} {'bytes':<24} {'manifests':<20} waiting")  # noqa: T201 - likewise
+    for held in found:
+        size = said(held.usage.bytes) + (f" of {said(held.quota.bytes)}" if held.quota.bytes else "")
+        count = f"{held.usage.manifests:,}" + (f" of {held.quota.manifests:,}" if held.quota.manifests else "")
+        print(f"{held.name:<24} {size:<24} {count:<20} {said(held.usage.unnamed)}")  # noqa: T201 - likewise
 
 
 def _damage(checked: Checked) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from charthouse import triggers
 from charthouse.database import DatabaseError, sqlite as sqlite_database
 from charthouse.database.sqlite_errors import fail
 from charthouse.tables import SCHEMA_VERSION, metadata
@@ -45,6 +46,7 @@ def _upgrade_sqlite(connection: Connection, making: Making = _as_you_like) -> No
     """One transaction; foreign keys are off before it begins, since a table made anew would empty its children."""
     raw = sqlite_database.driver(connection)
     raw.execute("PRAGMA foreign_keys=OFF")
+    raw.execute("PRAGMA legacy_alter_table=ON")  # or a trigger's table could not be made anew: it is away for a moment
     raw.execute("BEGIN IMMEDIATE")
     try:
         upgrade(connection, making)
@@ -57,6 +59,7 @@ def _upgrade_sqlite(connection: Connection, making: Making = _as_you_like) -> No
     finally:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
+        raw.execute("PRAGMA legacy_alter_table=OFF")
         raw.execute("PRAGMA foreign_keys=ON")
 
 
@@ -106,6 +109,8 @@ def _make(connection: Connection) -> None:
     """The tables as they are now, in an empty database: a tenth of a second less than all migrations, for each new
     registry. Tests demand that the two lead to the same."""
     metadata.create_all(connection, checkfirst=False)
+    for statement in triggers.STATEMENTS[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
     connection.execute(
         text("""
         CREATE TABLE alembic_version (

@@ -52,7 +52,7 @@ def resolve(
 ) -> dict[str, Value]:
     """Each of NAMESPACE_SETTINGS, for a repository or a namespace."""
     covering = Namespace.covering(repository)
-    found = {setting: _resolve(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
+    found = {setting: resolve_one(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
     if has_users and not settings.ephemeral:
         by_default = {setting for setting, value in found.items() if value.origin == BY_DEFAULT}
         found |= {
@@ -61,7 +61,7 @@ def resolve(
     return found
 
 
-def _resolve(settings: Settings, stored: StoredSettings, covering: Sequence[Namespace], setting: str) -> Value:
+def resolve_one(settings: Settings, stored: StoredSettings, covering: Sequence[Namespace], setting: str) -> Value:
     for namespace in covering:
         if setting in settings.namespaces.get(namespace, {}):
             return Value(settings.namespaces[namespace][setting], f"namespace {namespace} in the TOML file")
@@ -80,7 +80,7 @@ def value_of(connection: Connection, settings: Settings, name: str, setting: str
     """What holds for a repository, whoever uses the registry."""
     covering = Namespace.covering(name)
     stored, _ = queries.namespace_settings(connection, covering)
-    return _resolve(settings, stored, covering, setting)
+    return resolve_one(settings, stored, covering, setting)
 
 
 def is_set(connection: Connection, settings: Settings, setting: str) -> bool:
@@ -121,7 +121,7 @@ class Namespaces:
 
     async def remove(self, name: Namespace, by: Actor = ON_THE_MACHINE) -> None:
         """With its settings and keys; its repositories stay. Raises NAME_UNKNOWN."""
-        if not await self._change(by, "namespace remove", name)(queries.remove_namespace, name):
+        if not await self._change(by, "namespace remove", name)(_remove, name):
             raise NameUnknown(f"there is no namespace {name}: `charthouse namespace list` shows them")
 
     async def list(self) -> list[StoredNamespace]:
@@ -147,7 +147,7 @@ class Namespaces:
     async def unset(self, name: Namespace, setting: str, by: Actor = ON_THE_MACHINE) -> None:
         """Raises NAME_UNKNOWN when it was not set."""
         change = self._change(by, "namespace unset", f"{name} {setting}")
-        if not await change(queries.unset_namespace, name, setting):
+        if not await change(_unset, name, setting):
             raise NameUnknown(f"namespace {name} does not set {setting}: `charthouse namespace show {name}` shows why")
 
     # --- keyrings -----------------------------------------------------------------------------------------------------
@@ -177,9 +177,20 @@ class Namespaces:
 
 
 def _set(connection: Connection, name: Namespace, values: Mapping[str, str], by: str, now: int) -> None:
+    queries.raise_access_generation(connection)  # limits are remembered beside rights
     queries.add_namespace(connection, name, by, now)
     for setting, value in values.items():
         queries.set_namespace(connection, name, setting, value)
+
+
+def _unset(connection: Connection, name: Namespace, setting: str) -> bool:
+    queries.raise_access_generation(connection)
+    return queries.unset_namespace(connection, name, setting)
+
+
+def _remove(connection: Connection, name: Namespace) -> bool:
+    queries.raise_access_generation(connection)
+    return queries.remove_namespace(connection, name)
 
 
 def _add_keys(connection: Connection, name: Namespace, keys: Sequence[Key], by: str, now: int) -> None:

@@ -29,6 +29,9 @@ FROM_FLAGS, FROM_ENVIRONMENT = "on the command line", "from the environment"
 # What Kubernetes puts into every container of a namespace that has a Service called charthouse or charthouse-<any>.
 _FROM_KUBERNETES = re.compile(r"CHARTHOUSE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SIZE = re.compile(rf"(\d{{1,19}}) ?({'|'.join(_UNITS)})?", re.ASCII)
+LARGEST = 2**63 - 1
 _PUBLIC_URL = re.compile(r"https?://(?:[a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
 _HOST_NAME = re.compile(
     r"(?!.{254})_?[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
@@ -51,6 +54,17 @@ def whole(smallest: int, largest: int) -> Parse:
             number = smallest - 1
         if not smallest <= number <= largest:
             raise ValueError(f"give a whole number from {smallest} to {largest}")
+        return number
+
+    return parse
+
+
+def size(smallest: int) -> Parse:
+    def parse(value: object) -> int:
+        match = _SIZE.fullmatch(str(value))
+        number = int(match[1]) * 1024 ** _UNITS.index(match[2] or "B") if match else -1
+        if not smallest <= number <= LARGEST:
+            raise ValueError(f"give bytes from {smallest} on, such as 1073741824 or 1GiB (also KiB, MiB, TiB)")
         return number
 
     return parse
@@ -297,7 +311,16 @@ class Settings:
         whole(0, 2**40),
         "Bytes of the file that is given up on a full disk, so that deleting goes on; with SQLite.",
     )
-    blob_limit: int = setting(10 * 1024**3, whole(1024, 2**63 - 1), "Bytes that a blob may have at most.")
+    blob_limit: int = setting(10 * 1024**3, size(1024), "Bytes that a blob may have at most.")
+    quota_bytes: int = setting(
+        0, size(0), "Bytes that all repositories together may hold; a namespace's are those below it. 0 is no limit."
+    )
+    quota_manifests: int = setting(
+        0, whole(0, LARGEST), "Manifests that all repositories together may hold, likewise; 0 is no limit."
+    )
+    uploads_at_once: int = setting(
+        0, whole(0, 1000), "Blobs that may be coming in at the same moment, likewise; 0 is no limit."
+    )
 
     # What the TOML file says of namespaces and of other issuers, and where each setting came from that was given.
     namespaces: Mapping[Namespace, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -348,7 +371,11 @@ OF_TESTS = (
 _SECRET = ("database", "control_token", "tester_password")
 
 # What each namespace may set for itself.
-NAMESPACE_SETTINGS = ("policy", "versions", "names", "legacy", "images", "signatures", "untagged_expiry")
+LIMIT_SETTINGS = ("blob_limit", "quota_bytes", "quota_manifests", "uploads_at_once")
+NAMESPACE_SETTINGS = (
+    *("policy", "versions", "names", "legacy", "images", "signatures", "untagged_expiry"),
+    *LIMIT_SETTINGS,
+)
 
 
 def load(

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0009"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0010"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -33,6 +33,19 @@ repositories = Table(
     # Raised in every transaction that changes what this repository answers; what a cache keeps is good while it holds.
     Column("generation", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # What it holds, as quotas count it: kept by triggers (`triggers.py`), and changed by nothing else.
+    Column("manifests", BigInteger, nullable=False, server_default=text("0")),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),  # of manifests, and of blobs that they name
+    Column("unnamed_bytes", BigInteger, nullable=False, server_default=text("0")),  # of the other blobs
+)
+
+# Whoever adds to something with a quota changes its row first, and so waits for whoever did before: the sum that is
+# compared with the quota has what both have added.
+quota_turns = Table(
+    "quota_turns",
+    metadata,
+    Column("name", Key, primary_key=True),  # a namespace; empty for the whole registry
+    Column("turn", BigInteger, nullable=False),
 )
 
 # Bytes are stored once, whatever number of repositories hold them: as a row here or under `key` in the blob store.

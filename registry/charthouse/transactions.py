@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from charthouse import namespaces, queries, versions
+from charthouse import namespaces, queries, quotas, versions
 from charthouse.audit import Actor
 from charthouse.database import Connection
 from charthouse.errors import (
@@ -23,6 +23,7 @@ from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
 from charthouse.namespaces import Rules
 from charthouse.queries import Absent, Chart, StoredBlob, StoredManifest
+from charthouse.quotas import Quota
 from charthouse.settings import Settings
 
 MISSING_SHOWN = 10  # descriptors: Helm shows nothing of an error of more than 8 KiB
@@ -43,6 +44,7 @@ class ManifestPush:
     now: int
     rules: Rules
     may_overwrite: bool
+    quotas: Sequence[Quota] = ()
 
 
 class RulesMoved(Exception):
@@ -50,13 +52,12 @@ class RulesMoved(Exception):
 
 
 def put_manifest(connection: Connection, push: ManifestPush, settings: Settings) -> None:
-    """Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID when a tag would change its kind; DENIED (409), see `versions`.
-
-    RulesMoved when somebody changed the namespace since.
+    """Raises MANIFEST_BLOB_UNKNOWN; MANIFEST_INVALID when a tag would change its kind; DENIED (409), see `versions`,
+    or beyond a quota (403); RulesMoved when somebody changed the namespace since.
     """
     if settings.require_namespaces:
         namespaces.demand(connection, settings, push.repository)
-    repository_id = queries.change_repository(connection, push.repository, push.now)
+    repository_id, held = queries.enter_repository(connection, push.repository, push.now)
     if namespaces.rules_of(connection, settings, push.repository) != push.rules:
         raise RulesMoved
     if not settings.sparse_manifests:
@@ -79,6 +80,7 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
     moved = [tag for tag in moving if (before := there[tag]) is None or before.digest != digest]
     if moved or not was_here:
         _note_push(connection, push, moved, overwrites=bool(left))
+    quotas.demand(connection, push.quotas, repository_id, held)
 
 
 def _note_push(connection: Connection, push: ManifestPush, moved: Sequence[Tag], *, overwrites: bool) -> None:
@@ -148,12 +150,18 @@ def _media_type(descriptor: Descriptor) -> str:
     return shown(descriptor.media_type) if descriptor.media_type else "no media type"
 
 
-def name_blob(connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int) -> str | None:
-    """Returns the key of what nothing names any more: the new bytes, when somebody was quicker, or the damaged ones."""
-    repository_id = queries.change_repository(connection, repository, now)
+def name_blob(
+    connection: Connection, repository: RepositoryName, blob: StoredBlob, now: int, limited: Sequence[Quota] = ()
+) -> str | None:
+    """Returns the key of what nothing names any more: the new bytes, when somebody was quicker, or the damaged ones.
+
+    Raises DENIED beyond a quota.
+    """
+    repository_id, before = queries.enter_repository(connection, repository, now)
     while True:  # on PostgreSQL what was stored before may be collected between the two statements
         left_over = None if queries.add_blob(connection, blob, now) else _heal(connection, blob)
         if queries.hold_blob(connection, repository_id, Digest(blob.digest), now):
+            quotas.demand(connection, limited, repository_id, before)
             return left_over
 
 
@@ -205,12 +213,25 @@ def unmark_manifest(connection: Connection, repository: RepositoryName, manifest
     return queries.unmark_manifest(connection, repository_id, Digest(manifest.digest))
 
 
-def hold_blob(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> bool:
-    """False when the blob is not stored, or not any more, or damaged: then its bytes are needed."""
+def recount(connection: Connection, repository: RepositoryName, now: int) -> None:
+    """What the repository holds, of which nobody else changes anything meanwhile."""
+    queries.count_one_anew(connection, queries.change_repository(connection, repository, now))
+
+
+def hold_blob(
+    connection: Connection, repository: RepositoryName, digest: Digest, now: int, limited: Sequence[Quota] = ()
+) -> bool:
+    """False when the blob is not stored, or not any more, or damaged: then its bytes are needed.
+
+    Raises DENIED beyond a quota.
+    """
     stored = queries.stored_blob(connection, digest)
     if stored is None or not stored.is_sound:
         return False
-    return queries.hold_blob(connection, queries.change_repository(connection, repository, now), digest, now)
+    repository_id, before = queries.enter_repository(connection, repository, now)
+    is_held = queries.hold_blob(connection, repository_id, digest, now)
+    quotas.demand(connection, limited, repository_id, before)
+    return is_held
 
 
 def answer_for(connection: Connection, repository: RepositoryName, digest: Digest, now: int) -> StoredBlob | Absent:
@@ -220,11 +241,17 @@ def answer_for(connection: Connection, repository: RepositoryName, digest: Diges
 
 
 def mount(
-    connection: Connection, repository: RepositoryName, digest: Digest, sources: Sequence[RepositoryName], now: int
+    connection: Connection,
+    repository: RepositoryName,
+    digest: Digest,
+    sources: Sequence[RepositoryName],
+    now: int,
+    limited: Sequence[Quota] = (),
 ) -> bool:
+    """Raises DENIED beyond a quota."""
     if not any(queries.find_blob(connection, source, digest) for source in sources):
         return False
-    return hold_blob(connection, repository, digest, now)
+    return hold_blob(connection, repository, digest, now, limited)
 
 
 def delete_manifest(

@@ -92,6 +92,13 @@ class Verification:
                     yield checked
             after = (manifests[-1][0], manifests[-1][2].digest)
 
+    async def recount(self) -> list[RepositoryName]:
+        """What quotas go by, where it is not what the rows add up to: a fault, which is put right and given."""
+        found = await self._database.scan(queries.miscounted)
+        for repository in found:
+            await self._database.write(transactions.recount, repository, self._now())
+        return found
+
     async def _blob(self, blob: StoredBlob, pace: Pace, *, deep: bool) -> Checked | None:
         """A blob that is marked is read whole: whoever marked it may have."""
         digest = Digest(blob.digest)

@@ -158,9 +158,10 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All users, groups and grants, as they were at one generation. Without users the registry is open to everybody.
+    """All users, groups and grants, and the limits of namespaces, as they were at one generation.
 
-    With an htpasswd file, be it empty, or with other issuers it is not: `is_closed`.
+    Without users the registry is open to everybody. With an htpasswd file, be it empty, or with other issuers it is not:
+    `is_closed`.
     """
 
     generation: int = 0
@@ -169,6 +170,7 @@ class Directory:
     grants: Sequence[Grant] = ()
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
     ended_logins: frozenset[str] = frozenset()  # their ids
+    limits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by namespace and setting, see `quotas.py`
     is_closed: bool = False
     file_version: int = 0  # of the htpasswd file; 0 without one
 

@@ -114,7 +114,8 @@ class Guard:
 
     def _described(self, scope: Scope, who: Identity, directory: Directory) -> Caller:
         rights = EVERY_RIGHT if directory.is_open else self._rights(directory, who)
-        return Caller(who.name, self._origins.of(scope).host, rights, _actor(scope, who.name or ANONYMOUS))
+        actor = _actor(scope, who.name or ANONYMOUS)
+        return Caller(who.name, self._origins.of(scope).host, rights, actor, directory.limits)
 
     async def give_token(self, request: TokenRequest, scope: Scope) -> Given:
         """For whoever asks. Raises UNAUTHORIZED, TOOMANYREQUESTS."""

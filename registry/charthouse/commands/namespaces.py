@@ -138,6 +138,31 @@ def unset_namespace(
     typer.echo(f"unset {setting} for namespace {parsed}")
 
 
+@namespace.command("usage")
+def show_usage(
+    name: Annotated[str | None, typer.Argument(help="A namespace or a repository; all namespaces without.")] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what namespaces hold, and what they may hold at most. `waiting` is what no manifest names.
+
+    Examples:
+
+      charthouse namespace usage
+
+      charthouse namespace usage team-a --json
+    """
+    from charthouse.listing import print_usage
+
+    parsed = Namespace.parse(name) if name is not None else None
+    print_usage(
+        with_registry(existing(data, database, config), lambda registry: registry.quotas.usage(parsed)),
+        as_json=as_json,
+    )
+
+
 @namespace.command("remove")
 def remove_namespace(
     name: NameArgument, data: DataOption = None, database: DatabaseOption = None, config: ConfigOption = None

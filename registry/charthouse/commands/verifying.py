@@ -40,6 +40,8 @@ def verify(
     from charthouse.verification import Pace
 
     async def run(registry: "Registry") -> "list[Checked]":
+        for repository in await registry.verification.recount():
+            typer.echo(f"what {repository} holds was counted wrong, and is counted anew", err=True)
         count, size = await registry.verification.totals()
         found = []
         with listing.progress(size if deep else count) as advance:

@@ -89,8 +89,7 @@ class Call(Request):
         return int(self.headers.get("content-length", 0))
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """A blob's bytes as they come in. Raises SIZE_INVALID before any does, when the request has said too many."""
-        self.registry.check_size(self.length)
+        """A blob's bytes as they come in."""
         async for piece in self.stream():
             if piece:
                 yield piece

@@ -24,7 +24,7 @@ async def start_upload(call: Call, repository: RepositoryName) -> Response:
     digest, mount = call.parameter("digest"), call.parameter("mount")
     if digest is not None:
         pushed = Digest.parse(digest)
-        await call.registry.push_blob(repository, call.caller, pushed, call.pieces())
+        await call.registry.push_blob(repository, call.caller, pushed, call.pieces(), call.length)
         return _created(repository, pushed)
     if mount is not None:
         source = call.parameter("from")
@@ -42,7 +42,9 @@ async def get_upload(call: Call, repository: RepositoryName, upload_id: str) -> 
 
 @chapter.route("PATCH", "/{repository}/blobs/uploads/{upload_id}", Right.PUSH)  # end-5
 async def append(call: Call, repository: RepositoryName, upload_id: str) -> Response:
-    offset = await call.registry.append(repository, upload_id, call.caller, call.pieces(), call.content_range)
+    offset = await call.registry.append(
+        repository, upload_id, call.caller, call.pieces(), call.content_range, call.length
+    )
     return _accepted(repository, upload_id, offset)
 
 
@@ -52,7 +54,9 @@ async def finish_upload(call: Call, repository: RepositoryName, upload_id: str) 
     if wanted is None:
         raise DigestInvalid("the request that ends an upload needs the blob's digest: add ?digest=sha256:<hex>")
     digest = Digest.parse(wanted)
-    await call.registry.finish_upload(repository, upload_id, call.caller, digest, call.pieces(), call.content_range)
+    await call.registry.finish_upload(
+        repository, upload_id, call.caller, digest, call.pieces(), call.content_range, call.length
+    )
     return _created(repository, digest)
 
 

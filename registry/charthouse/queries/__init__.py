@@ -95,6 +95,7 @@ from charthouse.queries.namespaces import (
     remove_key as remove_key,
     remove_namespace as remove_namespace,
     set_namespace as set_namespace,
+    stored_limits as stored_limits,
     unset_namespace as unset_namespace,
 )
 from charthouse.queries.referrers import (
@@ -103,6 +104,7 @@ from charthouse.queries.referrers import (
 from charthouse.queries.repositories import (
     change_repository as change_repository,
     empty_repository as empty_repository,
+    enter_repository as enter_repository,
     generation as generation,
     generations as generations,
     is_reachable as is_reachable,
@@ -118,6 +120,17 @@ from charthouse.queries.rows import (
     Tagged as Tagged,
     column_text as column_text,
     escaped as escaped,
+)
+from charthouse.queries.usage import (
+    Usage as Usage,
+    count_anew as count_anew,
+    count_one_anew as count_one_anew,
+    holds as holds,
+    holds_damaged as holds_damaged,
+    miscounted as miscounted,
+    take_turn as take_turn,
+    usage as usage,
+    usage_of_each as usage_of_each,
 )
 from charthouse.queries.users import (
     access_generation as access_generation,

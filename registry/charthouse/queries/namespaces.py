@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
 from charthouse.names import Namespace
+from charthouse.settings import LIMIT_SETTINGS
 
 _AT_ONCE = 4  # namespaces asked for in one statement: few repositories are deeper
 _AMONG = f"IN ({', '.join(f':name{number}' for number in range(_AT_ONCE))})"
@@ -26,6 +27,9 @@ _SETTINGS = text(f"""
     SELECT namespace, setting, value FROM namespace_settings WHERE namespace {_AMONG}
     UNION ALL SELECT '', '', '' WHERE EXISTS (SELECT 1 FROM users)""")  # noqa: S608 - joined from constants
 _IS_SET = text("SELECT 1 FROM namespace_settings WHERE setting = :setting LIMIT 1")
+_LIMITS = text(f"""
+    SELECT namespace, setting, value FROM namespace_settings
+    WHERE setting IN ({", ".join(f"'{setting}'" for setting in LIMIT_SETTINGS)})""")  # noqa: S608 - joined from constants
 _ADD_KEY = text("""
     INSERT INTO namespace_keys (namespace, fingerprint, user_ids, certificate, added_at)
     VALUES (:name, :fingerprint, :user_ids, :certificate, :now)
@@ -97,6 +101,14 @@ def namespace_settings(
         for namespace, setting, value in connection.execute(_SETTINGS, chunk).all():
             found[namespace][setting] = value
     return found, bool(found.pop("", None))
+
+
+def stored_limits(connection: Connection) -> Mapping[str, Mapping[str, str]]:
+    """What each namespace sets of LIMIT_SETTINGS for itself."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for namespace, setting, value in connection.execute(_LIMITS).all():
+        found[namespace][setting] = value
+    return dict(found)
 
 
 def is_set_somewhere(connection: Connection, setting: str) -> bool:

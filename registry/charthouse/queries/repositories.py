@@ -6,11 +6,12 @@ from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
 from charthouse.names import RepositoryName
+from charthouse.queries.usage import Usage
 
 _CHANGE_REPOSITORY = text("""
     INSERT INTO repositories (name, generation, created_at) VALUES (:name, 1, :now)
     ON CONFLICT (name) DO UPDATE SET generation = repositories.generation + 1
-    RETURNING id""")
+    RETURNING id, manifests, bytes, unnamed_bytes""")
 _REPOSITORY_ID = text("SELECT id FROM repositories WHERE name = :name")
 _UNNAME_ALL_BLOBS = text("""
     UPDATE repository_blobs SET unnamed_since = :now WHERE repository_id = :repository_id AND unnamed_since IS NULL""")
@@ -28,7 +29,13 @@ _LIST_REPOSITORIES = text("""
 
 def change_repository(connection: Connection, repository: RepositoryName, now: int) -> int:
     """The repository's id; it is made when it is not there yet."""
-    return int(connection.execute(_CHANGE_REPOSITORY, {"name": repository, "now": now}).scalar_one())
+    return enter_repository(connection, repository, now)[0]
+
+
+def enter_repository(connection: Connection, repository: RepositoryName, now: int) -> tuple[int, Usage]:
+    """The same for what may add to the repository, and what it holds before."""
+    found, *counts = connection.execute(_CHANGE_REPOSITORY, {"name": repository, "now": now}).first()
+    return found, Usage(*counts)
 
 
 @one_statement

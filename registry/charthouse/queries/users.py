@@ -6,6 +6,7 @@ from charthouse.auth.access import MARK_SIZE, Directory, Grant, Pattern, User, p
 from charthouse.database import Connection, one_statement
 from charthouse.queries.api_tokens import list_api_tokens
 from charthouse.queries.logins import ended_logins, forget_logins
+from charthouse.queries.namespaces import stored_limits
 
 _GENERATION = text("SELECT generation FROM access_generation WHERE id = 1")
 _RAISE = text("""
@@ -40,7 +41,8 @@ def access_generation(connection: Connection) -> int:
 
 
 def raise_access_generation(connection: Connection) -> None:
-    """First in every transaction that changes users, groups or grants: on PostgreSQL it puts the writers in line."""
+    """First in every transaction that changes users, groups, grants or namespaces: on PostgreSQL it puts the writers in
+    line."""
     connection.execute(_RAISE)
 
 
@@ -63,6 +65,7 @@ def directory(connection: Connection) -> Directory:
         [Grant(subject, Pattern(pattern), parse_actions(actions)) for subject, pattern, actions in grants],
         {token.hash: token for token in list_api_tokens(connection)},
         frozenset(hashed[:MARK_SIZE] for hashed in ended_logins(connection)),
+        stored_limits(connection),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Boolean, Table, text
 
 from charthouse.database import Connection
+from charthouse.queries.usage import count_anew
 from charthouse.tables import metadata
 
 PAGE = 100  # rows in memory at once; a manifest has 4 MiB at most
@@ -33,6 +34,7 @@ def copy_tables(source: Connection, target: Connection) -> None:
         add = text(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values})")  # noqa: S608 - our own names
         for page in _pages(source, table):
             target.execute(add, page)
+    count_anew(target)  # what came with its number was counted once more
 
 
 def _pages(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
