@@ -22,7 +22,7 @@ from sqlalchemy.engine import Engine
 from charthouse.app import Application
 from charthouse.database.sqlite import SqliteDatabase, Writer
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
-from charthouse.names import Digest
+from charthouse.names import Digest, Namespace
 from charthouse.settings import Settings
 from support.server import serving
 
@@ -205,6 +205,21 @@ async def test_pushing_the_same_chart_again_touches_no_file(app, client, asked):
     with counting(app) as counts:
         await push(client, chart, "1.0.0")
     assert counts == {"commits": 1, "statements": 16 + asked(commits=1, requests=3)}
+
+
+async def test_a_quota_costs_two_statements_more_with_each_commit(app, client, one_by_one, asked):
+    """Whoever adds takes his turn, and adds up; before a body comes it is added up by another connection."""
+    namespaces = app.registry.namespaces
+    await namespaces.set(Namespace("team-a"), {"quota_bytes": "1GiB", "quota_manifests": "1000"})
+    await client.get("/v2/")
+    chart = Chart(1)
+    with counting(app) as counts:
+        await push(client, chart, "1.0.0")
+    asked_before = 2 * 1 + 2 * 2  # each POST adds up; each PUT looks whether the blob is held, and adds up
+    scanned = 4  # of these, on SQLite, by a connection that is not counted
+    counted = asked_before - (scanned if one_by_one else 0)
+    expected = 32 + one_by_one + asked(commits=2, requests=7) + 3 * 2 + counted
+    assert counts == {"commits": 3, "fsyncs": 3, "statements": expected}
 
 
 async def test_what_is_read_of_a_chart_for_people_is_one_commit_after_the_answer(app, client):

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, text
 from sqlalchemy.types import Boolean, Integer, TypeEngine
 
-from charthouse import migrate, tables
+from charthouse import migrate, queries, tables
 from charthouse.composition import open_registry
 from charthouse.database import postgres, sqlite
 from charthouse.errors import DatabaseError
@@ -202,6 +202,19 @@ async def test_an_upgrade_keeps_every_row_of_every_table(
         for old, new in zip(rows, after[table], strict=True):
             assert {column: new[column] for column in old} == old, table
     assert after["manifests"][0]["added"] == ""
+
+
+async def test_an_upgrade_counts_what_repositories_hold(settings, run):
+    await run(at("0009"))
+    await run(fill)
+    await start(settings)
+    (repository,) = (await run(content))["repositories"]
+    size = value(Integer())
+    assert (repository["manifests"], repository["bytes"], repository["unnamed_bytes"]) == (1, size, size)
+    assert await run(queries.miscounted) == []
+    await run(lambda connection: connection.execute(text("UPDATE repository_blobs SET unnamed_since = NULL")) and None)
+    (repository,) = (await run(content))["repositories"]
+    assert (repository["bytes"], repository["unnamed_bytes"]) == (2 * size, 0)
 
 
 async def test_foreign_keys_hold_after_an_upgrade(settings, run, next_migration, monkeypatch: pytest.MonkeyPatch):

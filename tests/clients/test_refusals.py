@@ -19,6 +19,7 @@ from charthouse.helm import rules
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest, Namespace
 from charthouse.namespaces import Namespaces
+from charthouse.quotas import said
 from helm.charts import chart, member, tgz, unsigned
 from support.charts import Signer
 from support.requests import image
@@ -146,8 +147,18 @@ def refused(helm: Tool, archive: Path, server: Server, path: str) -> str:
         (there, "<there>"),
     ):
         text = text.replace(value, placeholder)
+    text = re.sub(r"uploads/[\w=-]+\?digest=sha256%3A[0-9a-f]{64}", "uploads/<upload>", text)
     text = re.sub("(manifests/|manifest-)sha256:[0-9a-f]{64}", r"\1<pushed>", text)
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "<time>", text)
+
+
+def on_registry(server: Server, work: Callable[[Namespaces], Awaitable[object]]) -> None:
+    async def run() -> None:
+        registry = await open_existing(server.settings)
+        await work(registry.namespaces)
+        await registry.close()
+
+    asyncio.run(run())
 
 
 def _digest_there(server: Server, repository: str) -> str:
@@ -216,16 +227,7 @@ def test_a_signature_that_the_namespace_demands_is_asked_for(
     helm: Tool, server: Server, namespace: str, work: Path, signer: Signer
 ) -> None:
     """signature_is_verified: without a .prov, and with one of a key that is not in the keyring; then it is added."""
-
-    def on_registry(work: Callable[[Namespaces], Awaitable[object]]) -> None:
-        async def run() -> None:
-            registry = await open_existing(server.settings)
-            await work(registry.namespaces)
-            await registry.close()
-
-        asyncio.run(run())
-
-    on_registry(lambda namespaces: namespaces.set(Namespace(namespace), {"signatures": "verified"}))
+    on_registry(server, lambda namespaces: namespaces.set(Namespace(namespace), {"signatures": "verified"}))
     archive = write(work, chart(chart_yaml=CHART_YAML))
     assert refused(helm, archive, server, namespace) == by_digest(
         "charts of this namespace have to be signed, and this one has no provenance file; package it with helm package"
@@ -238,7 +240,7 @@ def test_a_signature_that_the_namespace_demands_is_asked_for(
         " signed by the key <id>, which is in no keyring; sign it with such a key, or have yours added with"
         " `charthouse keyring add`"
     )
-    on_registry(lambda namespaces: namespaces.add_keys(Namespace(namespace), signer.public_key))
+    on_registry(server, lambda namespaces: namespaces.add_keys(Namespace(namespace), signer.public_key))
     assert "Pushed: " in helm("push", archive, f"oci://{server.host}/{namespace}", "--plain-http")
 
 
@@ -308,6 +310,58 @@ def test_the_first_signature_moves_the_tag_and_another_one_is_refused(
     assert refused(helm, archive, server, namespace) == denied("raise the version in Chart.yaml")
 
 
+# --- quotas -----------------------------------------------------------------------------------------------------------
+
+
+def limit(server: Server, namespace: str, **values: str) -> None:
+    on_registry(server, lambda namespaces: namespaces.set(Namespace(namespace), values))
+
+
+def random_chart(size: int) -> bytes:
+    """That no compression makes smaller."""
+    return chart({"files/random": os.urandom(size)}, chart_yaml=CHART_YAML)
+
+
+@pytest.mark.parametrize("size", [50_000, 4_000_000], ids=["small", "more than is read of a body after its answer"])
+def test_a_quota_is_told_with_its_numbers_at_the_blob_that_is_too_much(
+    helm: Tool, server: Server, namespace: str, work: Path, size: int
+) -> None:
+    limit(server, namespace, quota_bytes="40000")
+    archive = write(work, random_chart(size))
+    length = archive.stat().st_size
+    assert refused(helm, archive, server, namespace) == PUT.format(
+        "Push",
+        "app/blobs/uploads/<upload>",
+        403,
+        f"denied: namespace <namespace> holds 0 bytes of its 39.1 KiB; this push needs {said(length)} more: delete"
+        " versions (`charthouse delete`), or have the quota raised (`charthouse namespace set <namespace>"
+        f" quota_bytes=…`): bytes: used 0, limit 40000, wanted {length}",
+    )
+
+
+def test_a_quota_that_is_reached_ends_a_push_before_anything_is_sent(
+    helm: Tool, server: Server, namespace: str, work: Path
+) -> None:
+    where, archive = f"oci://{server.host}/{namespace}", write(work, chart(chart_yaml=CHART_YAML))
+    helm("push", archive, where, "--plain-http")
+    limit(server, namespace, quota_manifests="1")
+    helm("push", archive, where, "--plain-http")  # the same again is no more
+    full = "denied: namespace <namespace> holds 1 of its 1 manifests: delete versions"
+    assert full in refused(helm, write(work, random_chart(50_000)), server, namespace)
+
+
+def test_a_blob_larger_than_its_namespace_allows_is_told_so(
+    helm: Tool, server: Server, namespace: str, work: Path
+) -> None:
+    limit(server, namespace, blob_limit="40000")
+    assert refused(helm, write(work, random_chart(50_000)), server, namespace) == PUT.format(
+        "Push",
+        "app/blobs/uploads/<upload>",
+        413,
+        "size invalid: the blob has more than 40,000 bytes (blob_limit, namespace <namespace>)",
+    )
+
+
 # --- Helm 3.14 shows the status only ----------------------------------------------------------------------------------
 
 
@@ -320,6 +374,13 @@ def test_helm_3_14_shows_409_for_a_version(helm_old: Tool, server: Server, names
     helm_old("push", write(work, chart(chart_yaml=CHART_YAML)), f"oci://{server.host}/{namespace}", "--plain-http")
     other = write(work, chart({"values.yaml": b"a: 1"}, chart_yaml=CHART_YAML))
     assert refused(helm_old, other, server, namespace) == OLD.format("409 Conflict")
+
+
+def test_helm_3_14_shows_403_for_a_quota(helm_old: Tool, server: Server, namespace: str, work: Path) -> None:
+    limit(server, namespace, quota_bytes="40000")
+    said = refused(helm_old, write(work, random_chart(50_000)), server, namespace)
+    assert "unexpected status from PUT request to" in said
+    assert said.endswith("403 Forbidden\n")
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
