@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from charthouse import triggers
 from charthouse.database import DatabaseError, sqlite as sqlite_database
 from charthouse.database.sqlite_errors import fail
+from charthouse.queries import triggers
 from charthouse.tables import SCHEMA_VERSION, metadata
 
 if TYPE_CHECKING:

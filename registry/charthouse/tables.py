@@ -33,7 +33,7 @@ repositories = Table(
     # Raised in every transaction that changes what this repository answers; what a cache keeps is good while it holds.
     Column("generation", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    # What it holds, as quotas count it: kept by triggers (`triggers.py`), and changed by nothing else.
+    # What it holds, as quotas count it: kept by triggers (`queries/triggers.py`), and changed by nothing else.
     Column("manifests", BigInteger, nullable=False, server_default=text("0")),
     Column("bytes", BigInteger, nullable=False, server_default=text("0")),  # of manifests, and of blobs that they name
     Column("unnamed_bytes", BigInteger, nullable=False, server_default=text("0")),  # of the other blobs

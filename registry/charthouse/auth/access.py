@@ -160,8 +160,8 @@ class ApiToken:
 class Directory:
     """All users, groups and grants, and the limits of namespaces, as they were at one generation.
 
-    Without users the registry is open to everybody. With an htpasswd file, be it empty, or with other issuers it is not:
-    `is_closed`.
+    Without users the registry is open to everybody. With an htpasswd file, be it empty, or with other issuers it is
+    not: `is_closed`.
     """
 
     generation: int = 0

@@ -1,4 +1,4 @@
-"""What repositories hold, as triggers count it (`triggers.py`), one by one and added up."""
+"""What repositories hold, as triggers count it (`queries/triggers.py`), one by one and added up."""
 
 from dataclasses import dataclass
 
