@@ -218,7 +218,7 @@ async def test_a_quota_costs_two_statements_more_with_each_commit(app, client, o
     asked_before = 2 * 1 + 2 * 2  # each POST adds up; each PUT looks whether the blob is held, and adds up
     scanned = 4  # of these, on SQLite, by a connection that is not counted
     counted = asked_before - (scanned if one_by_one else 0)
-    expected = 32 + one_by_one + asked(commits=2, requests=7) + 3 * 2 + counted
+    expected = 30 + one_by_one + asked(commits=2, requests=7) + 3 * 2 + counted
     assert counts == {"commits": 3, "fsyncs": 3, "statements": expected}
 
 
