@@ -57,6 +57,42 @@ def test_the_command_finds_a_registry_by_its_variables() -> None:
     assert done.stderr == ""
 
 
+LATER = {"sqlalchemy", "uvicorn", "fastapi", "yaml", "cryptography", "charthouse.core", "charthouse.app"}
+WATCHED = """if 1:
+    import subprocess, sys
+    class Popen(subprocess.Popen):
+        def __init__(self, *words, **named):
+            print(sorted({later} & sys.modules.keys()), flush=True)
+            super().__init__(*words, **named)
+    subprocess.Popen = Popen
+    {before}
+    sys.argv = ["charthouse", "exec", *sys.argv[1:]]
+    from charthouse.__main__ import main
+    main()"""
+
+
+def watched(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`charthouse exec`, which prints first what it has imported when it runs its command."""
+    code = WATCHED.format(later=LATER, before=before)
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize(("options", "imported"), [([], []), (["--tls"], ["cryptography"])])
+def test_the_command_begins_before_what_answers_it_is_imported(options: list[str], imported: list[str]) -> None:
+    """That takes half a second. What it asks until then waits for the answer."""
+    done = watched(*options, *shell('curl -sf "$CHART_REGISTRY_URL/v2/"'))
+    assert (done.returncode, done.stdout) == (0, f"{imported}\n{{}}")
+
+
+@pytest.mark.provokes("ModuleNotFoundError")
+def test_a_command_is_ended_whose_registry_cannot_start() -> None:
+    """What is read here ends when it has."""
+    done = watched("--", "sleep", "1000", before='sys.modules["charthouse.testing.inside"] = None')
+    assert (done.returncode, done.stdout) == (1, "[]\n")
+
+
 @pytest.mark.parametrize(
     ("command", "status"),
     [("exit 3", 3), ("kill -TERM $$", 128 + signal.SIGTERM), ("exit 0", 0)],

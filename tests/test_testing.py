@@ -141,7 +141,7 @@ def test_what_the_registry_refuses_is_raised(registry: Registry) -> None:
     with pytest.raises(SettingsError, match="there is no personality 'quay'; there are distribution, "):
         Registry(personality="quay")
     with pytest.raises(SettingsError, match="tester_password: the password has 3 characters"):
-        Registry(auth="basic", tester_password="abc").start()
+        Registry(auth="basic", tester_password="abc")
     with pytest.raises(SettingsError, match="makes its own certificate"):
         Registry(tls_cert="cert.pem", tls_key="key.pem")
     with pytest.raises(RuntimeError, match="has not been started"):
@@ -402,7 +402,7 @@ def test_what_a_process_that_was_killed_left_is_removed_and_nothing_that_is_in_u
     code = """if 1:
         import os, signal, sys
         from charthouse.testing import Registry
-        from charthouse.testing.shared import SETTLED
+        from charthouse.testing.home import SETTLED
         registry = Registry().start()
         home = registry._settings.data.parent
         os.utime(home, (0, 0))  # as if made long ago

@@ -18,6 +18,14 @@ SHORTEST = 8  # characters; NIST SP 800-63B
 QUEUE_LIMIT = 64  # logins that wait to be hashed
 
 
+def check(password: str) -> None:
+    """Raises PASSWORD_INVALID for one that is too short or too long."""
+    if len(password) < SHORTEST:
+        raise PasswordInvalid(f"the password has {len(password)} characters, it needs at least {SHORTEST}")
+    if len(_normal(password)) > LENGTH_LIMIT:
+        raise PasswordInvalid(f"the password has more than {LENGTH_LIMIT:,} bytes")
+
+
 class Passwords:
     """Threads start with the first password; those that are given are shared, and stay when this is closed."""
 
@@ -38,11 +46,8 @@ class Passwords:
         self._nobodys = ""  # a hash that no password has, made when first needed
 
     def hash(self, password: str) -> str:
-        """Raises PASSWORD_INVALID for one that is too short or too long."""
-        if len(password) < SHORTEST:
-            raise PasswordInvalid(f"the password has {len(password)} characters, it needs at least {SHORTEST}")
-        if len(_normal(password)) > LENGTH_LIMIT:
-            raise PasswordInvalid(f"the password has more than {LENGTH_LIMIT:,} bytes")
+        """Raises what `check` does."""
+        check(password)
         return str(self._context.hash(_normal(password)))
 
     async def verify(self, password: str, hashed: str | None) -> bool:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from charthouse.helm.sources import tar_of
 
 if TYPE_CHECKING:
@@ -93,6 +91,8 @@ def _named(dependency: ChartArchive | Mapping[str, Any]) -> dict[str, Any]:
 
 def _bytes(content: Content) -> bytes:
     if isinstance(content, Mapping):
+        import yaml  # `charthouse exec` makes no charts before its command runs
+
         return yaml.safe_dump(dict(content), sort_keys=False).encode()
     return content.encode() if isinstance(content, str) else content
 

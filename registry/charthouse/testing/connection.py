@@ -9,13 +9,13 @@ from charthouse.testing.shared import Shared
 from charthouse.tls import Tls
 
 if TYPE_CHECKING:
-    from charthouse.testing.registry import Registry
+    from charthouse.testing.inside import Inside
 
 
 class Connection(Protocol):
     """Belongs to one registry, whose application answers: whichever it is when a request comes."""
 
-    def __init__(self, owner: "Registry", process: Shared) -> None:
+    def __init__(self, owner: "Inside", process: Shared) -> None:
         super().__init__(process.config, owner.state, {}, process.loop)
         self._owner = owner
         self.controlling: asyncio.Task[object] | None = None  # while it asks for something under /_test/
@@ -29,7 +29,7 @@ class Connection(Protocol):
         """uvicorn's, which is the same for all."""
 
     def may_be_plain(self, tls: Tls) -> bool:
-        """Control always is: whoever has its token needs no certificate. `registries.py` refuses the rest."""
+        """Control always is: whoever has its token needs no certificate. `front.py` refuses the rest."""
         return self._owner.has_control or super().may_be_plain(tls)
 
     @property

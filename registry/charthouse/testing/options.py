@@ -1,12 +1,14 @@
 """What a registry for tests is told: the settings of the server, and what it may not be."""
 
 import dataclasses
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from charthouse.errors import PasswordInvalid
 from charthouse.settings import Settings, SettingsError, load
-from charthouse.testing import shared
-from charthouse.testing.shared import User
 
 if TYPE_CHECKING:
     from charthouse.testing.rules import Rule
@@ -29,15 +31,40 @@ def checked(settings: Settings) -> Settings:
     if settings.anonymous_pull and settings.auth == "none" and not settings.is_closed:
         raise SettingsError("--anonymous-pull says that pulls need no user, and nothing does: give --auth as well")
     rules_of(settings.personality)
+    _check_password(settings.tester_password)
     if not settings.on_loopback:
         return settings
     # On loopback other names than this machine's have to be allowed; elsewhere all are, unless some are named.
     return dataclasses.replace(settings, host_name=(*settings.host_name, *settings.san))
 
 
+def _check_password(password: str) -> None:
+    if not password:
+        return
+    from charthouse.auth.passwords import check  # only for one that is given
+
+    try:
+        check(password)
+    except PasswordInvalid as error:
+        raise SettingsError(f"tester_password: {error.message}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    password: str
+
+
+@cache
+def user(password: str = "") -> User:
+    """The administrator of all closed registries of the process: hashing a password for each would take 30 ms. Without
+    a password, one is made."""
+    return User("tester", password or secrets.token_urlsafe(12))
+
+
 def user_for(settings: Settings) -> User | None:
     """Who may do everything; None where everybody may."""
-    return None if settings.auth == "none" else shared.user(settings.tester_password)
+    return None if settings.auth == "none" else user(settings.tester_password)
 
 
 def rules_of(personality: str) -> "Sequence[Rule]":

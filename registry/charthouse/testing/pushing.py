@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from charthouse import transfer
 from charthouse.testing.charts import ChartArchive, make_chart
 
 MADE = datetime(2000, 1, 1, tzinfo=UTC)  # when a chart was written that is no file: always the same manifest
@@ -32,5 +31,7 @@ def read(chart: Pushable) -> tuple[bytes, bytes | None, datetime]:
         return chart.content, chart.provenance, MADE
     if isinstance(chart, bytes):
         return chart, None, MADE
-    file = transfer.ArchiveFile(Path(chart), "")
+    from charthouse.transfer import ArchiveFile  # the registry with it
+
+    file = ArchiveFile(Path(chart), "")
     return file.path.read_bytes(), file.provenance, file.written

@@ -3,21 +3,18 @@
 What it answers is in `control.py`, which is imported for the first request of that kind.
 """
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from charthouse.at_once import Finished, Layer
-from charthouse.http_protocol import PLAIN_HINT
 from charthouse.testing.registry import Registry
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from charthouse.at_once import Layer
+
 PREFIX = "/_test/"
-_HEALTH = ("/healthz", "/readyz")  # of a container, whose checks know of no certificate
-_PLAIN = JSONResponse({"errors": [{"code": "UNSUPPORTED", "message": PLAIN_HINT}]}, 400)
 
 
 class Registries:
@@ -28,20 +25,32 @@ class Registries:
         self._control: ASGIApp | None = None
         self._running: dict[str, Registry] = {}
 
-    def start(self, **words: Any) -> Registry:
-        registry = Registry(front=self._front, **words).start()
+    def reserve(self, **words: Any) -> Registry:
+        """One that has its address and does not answer yet."""
+        registry = Registry(front=self._front, **words).reserve()
         self._running[str(registry.port)] = registry
         return registry
 
-    def control(self) -> ASGIApp:
+    def start(self, **words: Any) -> Registry:
+        registry = self.reserve(**words)
+        number = str(registry.port)
+        try:
+            return registry.start()
+        except BaseException:
+            self.end(number)
+            raise
+
+    def control(self) -> "ASGIApp":
         if self._control is None:
             from charthouse.testing import control  # FastAPI, which few commands make wait
 
             self._control = control.application(self, self._token)
         return self._control
 
-    def _front(self, app: Layer, registry: Registry) -> Layer:
-        return _Front(app, self, registry)
+    def _front(self, app: "Layer", registry: Registry) -> "Layer":
+        from charthouse.testing.front import Front  # the protocol with it
+
+        return Front(app, self, registry)
 
     def end(self, number: str) -> bool:
         registry = self._running.pop(number, None)
@@ -52,30 +61,6 @@ class Registries:
     def end_all(self) -> None:
         for number in list(self._running):
             self.end(number)
-
-
-class _Front:
-    """What is under `/_test/` is about the registry behind it."""
-
-    def __init__(self, app: Layer, registries: Registries, registry: Registry) -> None:
-        self._app = app
-        self._registries = registries
-        self._registry = registry
-
-    def at_once(self, scope: Scope) -> Finished | None:
-        return None if scope["path"].startswith(PREFIX) else self._app.at_once(scope)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not scope["path"].startswith(PREFIX):
-            is_refused = scope["state"]["connection"].is_plain_for_control_alone and scope["path"] not in _HEALTH
-            await (_PLAIN if is_refused else self._app)(scope, receive, send)
-            return
-        scope["state"]["registry"] = self._registry
-        scope["state"]["connection"].controlling = asyncio.current_task()  # a reset must not cut off who asked for it
-        try:
-            await self._registries.control()(scope, receive, send)
-        finally:
-            scope["state"]["connection"].controlling = None
 
 
 @dataclass(slots=True)

@@ -1,47 +1,27 @@
 """A registry of a test's own."""
 
-import asyncio
-import dataclasses
-import json
 import os
-import shutil
-import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-from charthouse import core, transfer
-from charthouse.addresses import bind, url_of
-from charthouse.at_once import Layer
-from charthouse.auth.access import ANONYMOUS, EVERYTHING, PULL, Pattern
-from charthouse.collection import Report
-from charthouse.core import Caller
 from charthouse.errors import RegistryError
-from charthouse.http_protocol import State
-from charthouse.names import RepositoryName, parse_reference
-from charthouse.queries import Chart
 from charthouse.settings import Settings, SettingsError
-from charthouse.testing import shared
-from charthouse.testing.basic import BasicAlone
 from charthouse.testing.clock import MovableClock
-from charthouse.testing.connection import Connection
-from charthouse.testing.options import checked, load_options, rules_of, user_for
-from charthouse.testing.pushing import Pushable, PushedChart, read
+from charthouse.testing.options import checked, load_options, rules_of
+from charthouse.testing.place import Place
+from charthouse.testing.pushing import Pushable, PushedChart
 from charthouse.testing.records import Request
-from charthouse.testing.shared import Shared
-from charthouse.testing.site import Site, open_site
-from charthouse.tls import Tls, open_tls
 
 if TYPE_CHECKING:
-    from charthouse.certificates import ClientFiles
+    from charthouse.at_once import Layer
+    from charthouse.collection import Report
+    from charthouse.queries import Chart
+    from charthouse.testing.inside import Inside
     from charthouse.testing.rules import Rule
 
-T = TypeVar("T")
-Front = Callable[[Layer, "Registry"], Layer]
-
-PAGE = 1000
+Front = Callable[["Layer", "Registry"], "Layer"]
 
 
 class Registry:
@@ -81,23 +61,28 @@ class Registry:
             **settings,
         }
         self._given = checked(given or load_options(options))
-        self._user = user_for(self._given)
         self._front = front
-        self._shared: Shared | None = None
-        self.state = State()
-        self._site: Site | None = None
-        self._client: ClientFiles | None = None
-        self._kept = ExitStack()  # what outlives a reset
-        self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._place: Place | None = None
+        self._inside: Inside | None = None
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
+    def reserve(self) -> Self:
+        """It has its address, and what opens it, before it starts: clients may connect, and wait."""
+        self._place = self._place or Place(self._given, self.clock())
+        return self
+
     def start(self) -> Self:
         """Ready when this returns."""
-        self._shared = shared.join(self)
+        place = self.reserve().place
         try:
-            self._call(self._start(self._shared))
+            from charthouse.testing.inside import (
+                Inside,
+            )  # most of what there is to import: `exec` runs its command before
+
+            front = self._front
+            layer = None if front is None else lambda app: front(app, self)
+            self._inside = Inside(place, self.clock, self._told, layer).start()
             if self._given.seed is not None:
                 self._begin_with(self._given.seed)
         except BaseException:
@@ -116,17 +101,17 @@ class Registry:
 
     def end(self) -> None:
         """Nothing of it is left. Ending it again does nothing."""
-        if self._shared is None:
-            return
+        inside, place, self._inside, self._place = self._inside, self._place, None, None
         try:
-            self._call(self._end())
+            if inside is not None:
+                inside.end()
         finally:
-            self._shared = None
-            shared.leave(self)
+            if place is not None:
+                place.close()
 
     def reset(self) -> None:
         """As if it had just been started, at the same address."""
-        self._call(self._reset())
+        self._running.reset()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -149,138 +134,94 @@ class Registry:
 
     @property
     def port(self) -> int:
-        if not self._sockets:
-            raise RuntimeError("the registry has not been started")
-        port: int = self._sockets[0].getsockname()[1]
-        return port
+        return self.place.port
 
     @property
     def host(self) -> str:
         """As it stands in a reference: `oci://{registry.host}/team-a/app`."""
-        if self._settings.on_loopback:
-            return f"localhost:{self.port}"
-        return url_of(self._sockets[0], self.scheme).partition("//")[2]
+        return self.place.host
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://{self.host}"
+        return self.place.url
 
     @property
     def username(self) -> str:
         """Of the administrator; empty where everybody may do everything."""
-        return self._user.name if self._user else ""
+        return self.place.username
 
     @property
     def password(self) -> str:
-        return self._user.password if self._user else ""
+        return self.place.password
 
     @property
     def addresses(self) -> Sequence[str]:
         """Where it listens."""
-        return self._given.host
+        return self.place.addresses
 
     @property
     def ca_file(self) -> Path:
         """What clients are told to trust, in PEM."""
-        if self.state.tls is None or self.state.tls.authority is None:
-            raise RuntimeError("the registry speaks plain HTTP: give tls=True")
-        return self.state.tls.authority
+        return self.place.ca_file
 
     @property
     def client_cert_file(self) -> Path:
         """The certificate that clients show, in PEM."""
-        return self._pair.certificate
+        return self.place.client_cert_file
 
     @property
     def client_key_file(self) -> Path:
-        return self._pair.key
-
-    @property
-    def _pair(self) -> "ClientFiles":
-        if self._client is None:
-            raise RuntimeError("the registry demands no certificate of its clients: give mtls=True")
-        return self._client
+        return self.place.client_key_file
 
     @property
     def demands_certificates(self) -> bool:
-        return self._given.mtls
+        return self.place.demands_certificates
 
     @property
     def speaks_tls(self) -> bool:
-        return self._given.mtls or self._given.tls != "off"
-
-    @property
-    def has_control(self) -> bool:
-        """Whether there is `/_test/`."""
-        return self._front is not None
+        return self.place.speaks_tls
 
     @property
     def scheme(self) -> str:
-        return "https" if self.speaks_tls else "http"
+        return self.place.scheme
+
+    @property
+    def place(self) -> Place:
+        if self._place is None:
+            raise RuntimeError("the registry has not been started")
+        return self._place
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     def push(self, chart: Pushable, namespace: str = "") -> PushedChart:
         """What `helm push` does with an archive, or with the words for `make_chart`. Raises what a push raises."""
-        archive, provenance, created = read(chart)
-
-        async def push(registry: core.Registry) -> PushedChart:
-            repository, pushed = await transfer.push_chart(registry, namespace, archive, provenance, created, Caller())
-            return PushedChart(repository, pushed.tags[0], pushed.digest)
-
-        return self._with(push)
+        return self._running.push(chart, namespace)
 
     def seed(self, folder: str | os.PathLike[str], namespace: str = "") -> list[str]:
         """Pushes all archives of a folder and of those below it, which become namespaces. Returns their names here."""
-        files = transfer.find_archives([Path(folder)], namespace)
+        return self._running.seed(folder, namespace)
 
-        async def push(registry: core.Registry) -> list[str]:
-            names = []
-            async for file, name, error in transfer.push_files(registry, files, Caller()):
-                if error:
-                    error.add_note(f"in {file.path}")
-                    raise error
-                names.append(name)
-            return names
-
-        return self._with(push)
-
-    def charts(self, repository: str | None = None) -> list[Chart]:
+    def charts(self, repository: str | None = None) -> "list[Chart]":
         """All charts, or those of one repository."""
-        name = RepositoryName.parse(repository) if repository else None
-        return self._with(lambda registry: registry.list_charts(name))
+        return self._running.charts(repository)
 
     def tags(self, repository: str) -> list[str]:
-        name = RepositoryName.parse(repository)
-
-        async def tags(registry: core.Registry) -> list[str]:
-            found: list[str] = []
-            more = True
-            while more:
-                page, more = await registry.list_tags(name, found[-1] if found else "", PAGE)
-                found += page
-            return found
-
-        return self._with(tags)
+        return self._running.tags(repository)
 
     def manifest(self, repository: str, reference: str) -> dict[str, Any]:
         """By tag or digest. A version's + is _ in its tag."""
-        name, parsed = RepositoryName.parse(repository), parse_reference(reference.replace("+", "_"))
-        found: dict[str, Any] = json.loads(
-            self._with(lambda registry: registry.pulls.get_manifest(name, parsed)).content
-        )
-        return found
+        return self._running.manifest(repository, reference)
 
-    def collect(self) -> Report:
+    def collect(self) -> "Report":
         """Garbage collection, now by the registry's clock: what it removed. Without it, it keeps all."""
-        return self._with(lambda registry: registry.collector.run())
+        return self._running.collect()
 
     # --- what was asked ---------------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> list[Request]:
         """Since the start or the last reset."""
-        return list(self._running.records.requests)
+        return list(self._running.site.records.requests)
 
     # --- what goes wrong --------------------------------------------------------------------------------------------
 
@@ -291,7 +232,7 @@ class Registry:
         self.add_faults([Rule(**rule)])
 
     def add_faults(self, rules: "Iterable[Rule]") -> None:
-        self._running.faults.add(rules)
+        self._running.site.faults.add(rules)
 
     def imitate(self, personality: str) -> None:
         """The registry behaves as another one does, as far as `personalities.py` knows."""
@@ -299,110 +240,22 @@ class Registry:
 
     @property
     def faults(self) -> "list[Rule]":
-        return self._running.faults.rules
+        return self._running.site.faults.rules
 
     def clear_faults(self) -> None:
         """Personality included."""
-        self._running.faults.clear()
-
-    # --- inside, in the shared loop ---------------------------------------------------------------------------------
+        self._running.site.faults.clear()
 
     @property
-    def _running(self) -> Site:
-        if self._site is None:
+    def _running(self) -> "Inside":
+        if self._inside is None:
             raise RuntimeError("the registry has not been started")
-        return self._site
+        return self._inside
 
     @property
     def _settings(self) -> Settings:
-        return self._running.settings
-
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._shared is None:
-            work.close()
-            raise RuntimeError("the registry has not been started")
-        return self._shared.call(work)
-
-    def _with(self, work: Callable[[core.Registry], Coroutine[Any, Any, T]]) -> T:
-        async def run() -> T:
-            try:
-                return await work(self._running.registry)
-            finally:
-                self.rest_when_alone()
-
-        return self._call(run())
-
-    @property
-    def app(self) -> Layer:
-        return self._running.app
-
-    def rest_when_alone(self) -> None:
-        """Without connections it holds nothing but its sockets."""
-        if self._site is not None and not self.state.connections:
-            self._site.registry.rest()
-
-    async def _start(self, process: Shared) -> None:
-        self._site = await self._open(process)
-        self.state = State(self._make_tls(process) if self.speaks_tls else None)
-        self.state.default_headers = shared.default_headers()
-        self._sockets = bind(self._settings)
-        self._servers = [
-            await process.loop.create_server(lambda: Connection(self, process), sock=bound) for bound in self._sockets
-        ]
-
-    def _make_tls(self, process: Shared) -> Tls | None:
-        folder = process.home.new_folder()
-        self._kept.callback(shutil.rmtree, folder)
-        names = dict.fromkeys((*self._given.host_name, *self._given.san))
-        given = dataclasses.replace(self._given, tls="self-signed", data=folder, host_name=tuple(names))
-        if not self.demands_certificates:
-            return open_tls(given)
-        from charthouse.certificates import client_files  # as for every certificate, only where there is one
-
-        made = open_tls(given)
-        assert made is not None  # noqa: S101 - as it was given
-        assert made.authority is not None  # noqa: S101 - likewise
-        self._client = client_files(made.authority.parent, self.clock())
-        return made.demanding(made.authority)
-
-    async def _end(self) -> None:
-        for server in self._servers:
-            server.close()
-        for bound in self._sockets:
-            bound.close()
-        await self._cut_off()
-        if self._site is not None:
-            await self._site.close()
-        self._servers, self._sockets, self._site = [], [], None
-        self._kept.close()
-
-    async def _reset(self) -> None:
-        before = self._running
-        assert self._shared is not None  # noqa: S101 - `_call` has seen it
-        self.clock.reset()
-        await self._cut_off()
-        self._site = await self._open(self._shared)
-        await before.close()
-
-    async def _open(self, process: Shared) -> Site:
-        front = BasicAlone if self._given.auth == "basic" else (lambda app: app)
-        site = await open_site(self._given, self._user, self.clock, process, self._told, front)
-        if self._given.anonymous_pull:
-            await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
-        site.faults.add(rules_of(self._given.personality))
-        return site if self._front is None else dataclasses.replace(site, app=self._front(site.app, self))
+        return self._running.site.settings
 
     def _told(self, request: Request) -> None:
         if self.listener is not None:
             self.listener(request)
-
-    async def _cut_off(self) -> None:
-        connections = [each for each in self.state.connections if isinstance(each, Connection)]
-        spared = {each.controlling for each in connections}
-        for connection in connections:
-            if connection.controlling is None:
-                (connection.transport.abort if connection.unanswered else connection.transport.close)()
-        running = [task for task in self.state.tasks if task not in spared]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from charthouse.settings import FROM_FLAGS, Settings, SettingsError
-from charthouse.testing import har
 from charthouse.testing.options import load_options
 from charthouse.testing.records import Request, as_json_line
 from charthouse.testing.registries import Registries, StartedRegistry, describe
@@ -39,15 +38,24 @@ def run(command: Sequence[str], log: Path | None, **options: Any) -> int:
     settings = load_options(options, FROM_FLAGS)
     token = settings.control_token or secrets.token_urlsafe(24)
     registries = Registries(token)
-    registry = registries.start(given=settings)
+    registry = registries.reserve(given=settings)
+
+    def start() -> None:
+        registry.start()
+        registries.control()
+
     try:
+        if settings.seed is not None:
+            start()  # what is wrong with the seed is said before the command runs
         with _folder() as folder, _logged(registry, log):
-            return _run(command, os.environ | environment(registry, token, folder), meanwhile=registries.control)
+            environ = os.environ | environment(registry, token, folder)
+            return _run(command, environ, meanwhile=start if settings.seed is None else None)
     finally:
         registries.end_all()
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable[[], object]) -> int:
+def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable[[], None] | None) -> int:
+    """`meanwhile` is done while the command begins: what that asks until then waits for its answer."""
     with _signals() as pass_on_to:
         try:
             process = subprocess.Popen(command, env=environ)  # noqa: S603 - what the user wants to run
@@ -55,7 +63,13 @@ def _run(command: Sequence[str], environ: Mapping[str, str], meanwhile: Callable
             sys.stderr.write(f"charthouse: cannot run {command[0]}: {error.strerror}\n")
             return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         pass_on_to(process)
-        meanwhile()
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         status = process.wait()
     return KILLED - status if status < 0 else status
 
@@ -166,6 +180,8 @@ def _logged(registry: Registry, path: Path | None) -> Iterator[None]:
         finally:
             registry.listener = None
             if is_har:
+                from charthouse.testing import har
+
                 json.dump(har.document(seen, registry.url), file, indent=1)
             sys.stderr.write(f"charthouse: {_summary(seen)}; see {path}\n")
 

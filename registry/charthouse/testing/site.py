@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.testing import shared
 from charthouse.testing.clock import MovableClock
 from charthouse.testing.faults import Faults
+from charthouse.testing.place import Place
 from charthouse.testing.records import Records, Request
-from charthouse.testing.shared import Shared, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,19 @@ class Site:
 
 
 async def open_site(
-    given: Settings,
-    user: User | None,
+    place: Place,
     clock: MovableClock,
-    process: Shared,
+    threads: ThreadPoolExecutor,
     told: Callable[[Request], None],
     front: Callable[[Layer], Layer],
 ) -> Site:
     async with AsyncExitStack() as opened:
-        folder = process.home.new_folder()
+        folder = place.home.new_folder()
         opened.callback(shutil.rmtree, folder)
-        (folder / DATABASE_NAME).write_bytes(await shared.closed_database(user) if user else shared.empty_database())
-        settings = dataclasses.replace(given, data=folder)
-        app = create_app(settings, clock=clock, durable=False, threads=process.threads)
+        database = await shared.closed_database(place.user) if place.user else shared.empty_database()
+        (folder / DATABASE_NAME).write_bytes(database)
+        settings = dataclasses.replace(place.settings, data=folder)
+        app = create_app(settings, clock=clock, durable=False, threads=threads)
         registry = await opened.enter_async_context(app.lifespan())
         faults = Faults(front(app), clock)
         records = Records(faults, clock, told)
