@@ -12,6 +12,7 @@ from pathlib import Path
 
 from charthouse.database import Database, P, Query, T
 from charthouse.errors import StorageFull
+from charthouse.locks import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Reserve:
     def __init__(self, data: Path, size: int) -> None:
         self._path = data / "reserve"
         self._new = data / "reserve.new"
+        self._lock = data / "reserve.lock"
         self._size = size
 
     def is_there(self) -> bool:
@@ -36,8 +38,19 @@ class Reserve:
             return True
         return False
 
-    def make(self) -> None:
-        """Raises StorageFull, and leaves nothing behind."""
+    def make(self) -> bool:
+        """Whether it is there through this caller: of all that come at once, in all processes, one makes it.
+
+        Two that wrote to one file would leave holes in it, and one that fails would take away what the other writes.
+        Raises StorageFull, and leaves nothing behind.
+        """
+        try:
+            with FileLock(self._lock):
+                return not self.is_there() and self._write()
+        except OSError as error:
+            raise StorageFull("the disk of the registry is full: nothing can be pushed until there is room") from error
+
+    def _write(self) -> bool:
         try:
             with self._new.open("wb", buffering=0) as file:
                 for start in range(0, self._size, PIECE):  # random: some file systems store zeros without room for them
@@ -46,11 +59,9 @@ class Reserve:
                         content = content[file.write(content) :]
                 os.fsync(file.fileno())
             self._new.rename(self._path)
-        except FileNotFoundError:
-            pass  # another process has made it at the same time, and put it in its place
-        except OSError as error:
+        finally:
             self._new.unlink(missing_ok=True)
-            raise StorageFull("the disk of the registry is full: nothing can be pushed until there is room") from error
+        return True
 
 
 class MakingRoom:
@@ -64,9 +75,11 @@ class MakingRoom:
         try:
             return await self._database.write(query, *args, **kwargs)
         except StorageFull:
-            if not self._reserve.give_up():
-                raise
-            log.warning("the disk is full: the reserve is given up for a delete, nothing is pushed until it is back")
+            if self._reserve.give_up():
+                log.warning(
+                    "the disk is full: the reserve is given up for a delete, nothing is pushed until it is back"
+                )
+            # Whoever comes second finds it given up by another, of this process or not, and has its room too.
             return await self._database.write(query, *args, **kwargs)
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

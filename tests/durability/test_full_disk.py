@@ -5,7 +5,10 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -13,6 +16,7 @@ import pytest
 
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
+from charthouse.reserve import Reserve
 from charthouse.settings import Settings
 from durability.sizes import Size
 from support.requests import image
@@ -21,6 +25,7 @@ from support.tools import missing
 
 RESERVE = 1024 * 1024
 NAME = "team-a/app"
+AT_ONCE = 8
 
 
 @pytest.fixture
@@ -52,8 +57,11 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 class Client:
+    """Each request on a connection of its own: so each worker gets some."""
+
     def __init__(self, host: str) -> None:
-        self._http = httpx.Client(base_url=f"http://{host}", trust_env=False, timeout=60)
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(base_url=f"http://{host}", trust_env=False, timeout=60, limits=limits)
 
     def close(self) -> None:
         self._http.close()
@@ -157,3 +165,85 @@ def test_on_a_full_disk_reads_and_deletes_go_on_and_the_next_push_after_it_succe
         said = server.log.read_text()
     print(f"{size.fills} times full: {refused} pushes refused, 0 files left behind")
     assert "Traceback" not in said, said[-3000:]
+
+
+def at_once(work: Callable[[int], int]) -> Counter[int]:
+    """What that many give that begin together: the statuses of requests, with their numbers."""
+    start = threading.Barrier(AT_ONCE)
+
+    def begin(number: int) -> int:
+        start.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return Counter(threads.map(begin, range(AT_ONCE)))
+
+
+@contextlib.contextmanager
+def watched(path: Path) -> Iterator[set[int]]:
+    """The inodes that the file had meanwhile."""
+    seen: set[int] = set()
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                seen.add(path.stat().st_ino)
+
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch)
+        try:
+            yield seen
+        finally:
+            is_over.set()
+        watching.result()
+
+
+@pytest.mark.usefixtures("anyio_backend")  # `database_url` is made in it
+def test_two_workers_share_a_full_disk_and_its_reserve(
+    small_disk: Path, database_url: str, dice: random.Random, size: Size
+):
+    flags = ("--disk-reserve", str(RESERVE), "--workers", "2")
+    with serving(small_disk, *flags, database=database_url) as server:
+        client, data = Client(server.host), server.settings.data
+        kept = dice.randbytes(20_000)
+        for number in range(size.fills):
+            assert at_once(lambda each, number=number: client.push(f"doomed{number}-{each}", kept)) == {201: AT_ONCE}
+            waste = dice.randbytes(20_000)
+            assert client.status("POST", f"blobs/uploads/?digest={Digest.of(waste)}", waste) == 201
+            assert client.status("DELETE", f"blobs/{Digest.of(waste)}") == 202
+            with filled(small_disk):
+                assert at_once(lambda each: client.push(f"new{each}", dice.randbytes(300_000))) == {507: AT_ONCE}
+                deletes = at_once(
+                    lambda each, number=number: client.status("DELETE", f"manifests/doomed{number}-{each}")
+                )
+                assert deletes == {202: AT_ONCE}
+                collect(server.settings)
+                assert Digest.of(waste).hex not in files(data)
+                assert not (data / "reserve").exists()  # PostgreSQL has none
+                with filled(small_disk):  # what the reserve left
+                    assert at_once(lambda each: client.push(f"new{each}", dice.randbytes(20_000))) == {507: AT_ONCE}
+                assert client.get(f"blobs/{Digest.of(kept)}") == kept
+            with watched(data / "reserve") as inodes:
+                assert at_once(lambda each: client.push(f"new{each}", kept)) == {201: AT_ONCE}
+            assert len(inodes) == (not database_url)
+            assert_whole(data, database_url)
+        client.close()
+        said = server.log.read_text()
+    assert "Traceback" not in said, said[-3000:]
+
+
+def assert_whole(data: Path, database_url: str) -> None:
+    """The reserve takes the room that it says, and nothing is beside it."""
+    if not database_url:
+        status = (data / "reserve").stat()
+        assert (status.st_size, status.st_blocks * 512) == (RESERVE, RESERVE)
+    assert not (data / "reserve.new").exists()
+
+
+def test_of_all_that_make_the_reserve_at_once_one_does(tmp_path: Path):
+    for _ in range(20):
+        (tmp_path / "reserve").unlink(missing_ok=True)
+        made = [Reserve(tmp_path, RESERVE) for _ in range(AT_ONCE)]
+        assert at_once(lambda each, made=made: made[each].make()) == {True: 1, False: AT_ONCE - 1}
+        assert_whole(tmp_path, "")
