@@ -60,7 +60,7 @@ def watch(pid: int, folder: Path, work: Callable[[], object]) -> dict[int, Calls
 def kind_of(calls: Calls) -> str:
     """Of the thread that made them: "" for one of which nothing is wanted."""
     names = {name for name, _, _ in calls}
-    return "database" if "pwrite64" in names else "blobs" if "rename" in names else ""
+    return "database" if "pwrite64" in names else "blobs" if names & {"rename", "unlink"} else ""
 
 
 def points(calls: Calls, thread: str, folder: Path) -> Iterator[Point]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from charthouse.blobs.filesystem import FilesystemStore
-from charthouse.collection import Collector
+from charthouse.collection import Collector, Report
 from charthouse.core import Registry
+from charthouse.database import Connection
 from charthouse.database.sqlite import Writer
 from charthouse.names import Digest
 from charthouse.pull_cache import PullCache
+from charthouse.queries.collection import Taken
 
 
 def apply(name: str) -> None:
@@ -86,11 +88,28 @@ def forgets_the_grace() -> None:
     Collector._cutoff = lambda _, moment: moment.now + 1  # type: ignore[method-assign]
 
 
+def collects_before_commit() -> None:
+    """The file of a blob goes within the transaction that forgets its row."""
+    take = Collector._take
+
+    async def unlink_first(self: Collector, report: Report, query: Callable[..., Taken], *arguments: object) -> int:
+        def query_and_unlink(connection: Connection, *arguments: object) -> Taken:
+            taken = query(connection, *arguments)
+            for key in taken.keys:
+                (self._settings.data / "blobs" / key).unlink(missing_ok=True)
+            return taken
+
+        return await take(self, report, query_and_unlink, *arguments)
+
+    Collector._take = unlink_first  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "without the file fsync": without_the_file_fsync,
     "without the folder fsync": without_the_folder_fsync,
     "answers before COMMIT": answers_before_commit,
     "names before the rename": names_before_the_rename,
     "answers from a stale cache": answers_from_a_stale_cache,
+    "collects before COMMIT": collects_before_commit,
     "forgets the grace": forgets_the_grace,
 }

@@ -28,6 +28,19 @@ def look(settings: Settings) -> Stored:
     return asyncio.run(_look(settings))
 
 
+def damaged(settings: Settings) -> list[str]:
+    """Keys of named files without their bytes, beside a server."""
+    return asyncio.run(_damaged_beside(settings))
+
+
+async def _damaged_beside(settings: Settings) -> list[str]:
+    registry = await open_registry(settings)
+    try:
+        return _damaged(settings, await registry._database.scan(_named))
+    finally:
+        await registry.close()
+
+
 def collect(settings: Settings) -> None:
     """A pass of garbage collection now, beside a server."""
     asyncio.run(_collect(settings))
@@ -47,13 +60,13 @@ async def _look(settings: Settings) -> Stored:
         named = await registry._database.scan(_named)
         blobs, uploads = settings.data / "blobs", settings.data / "uploads"
         files = {str(path.relative_to(blobs)) for path in blobs.rglob("*") if path.is_file()}
-        damaged = [key for key, digest in named.items() if key not in files or _digest(blobs / key, digest) != digest]
+        without_bytes = _damaged(settings, named)
         count = len(list(uploads.iterdir()))
         await registry.collector.run()  # finds that the clock was set
         await registry.collector.run()
         left = {str(path.relative_to(blobs)) for path in blobs.rglob("*") if path.is_file()}
         return Stored(
-            damaged,
+            without_bytes,
             sorted(files - named.keys()),
             sorted(left - (await registry._database.scan(_named)).keys()),
             count,
@@ -66,6 +79,13 @@ async def _look(settings: Settings) -> Stored:
 def _named(connection: Connection) -> dict[str, str]:
     rows = connection.execute(text("SELECT key, digest FROM blobs WHERE key IS NOT NULL")).all()
     return dict(rows)
+
+
+def _damaged(settings: Settings, named: dict[str, str]) -> list[str]:
+    blobs = settings.data / "blobs"
+    return [
+        key for key, digest in named.items() if not (blobs / key).exists() or _digest(blobs / key, digest) != digest
+    ]
 
 
 def _digest(path, digest: str) -> str:

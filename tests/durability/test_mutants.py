@@ -11,6 +11,7 @@ from durability.server import MUTANT, TESTS
 
 pytestmark = pytest.mark.mutants
 
+COLLECTION_FAULTS = "test_collection_faults.py"
 KILL, CUT, FAULTS, TAGS, CLOCK = (f"test_{name}.py" for name in ("kill", "power_cut", "faults", "tags", "clock"))
 CAUGHT = {
     "without the file fsync": (CUT,),
@@ -18,6 +19,7 @@ CAUGHT = {
     "answers before COMMIT": (CUT, FAULTS, TAGS),
     "names before the rename": (CUT, FAULTS),
     "answers from a stale cache": (TAGS, FAULTS),
+    "collects before COMMIT": (COLLECTION_FAULTS,),
     "forgets the grace": (KILL,),
 }
 PATIENCE = 1800  # seconds
