@@ -121,13 +121,13 @@ def test_every_manifest_in_the_documentation_can_be_read() -> None:
         document for text in PAGES.values() for block in _blocks(text, "yaml") for document in yaml.safe_load_all(block)
     ]
     kinds = Counter(document["kind"] for document in found if "kind" in document)
-    assert kinds == {"Ingress": 1, "Secret": 1, "Application": 1, "OCIRepository": 1, "HelmRelease": 1}
+    assert kinds == {"Ingress": 1, "Secret": 1, "Application": 1, "OCIRepository": 1, "HelmRelease": 1, "Pod": 1}
     assert all("apiVersion" in document and document["metadata"]["name"] for document in found if "kind" in document)
     (ingress,) = (document for document in found if document.get("kind") == "Ingress")
     annotations = ingress["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "0"
     assert annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off"
-    assert len(found) == len(kinds) + 6  # and pipelines of GitHub and GitLab, and distribution's configuration
+    assert len(found) == len(kinds) + 8  # and pipelines of GitHub and GitLab, and distribution's configuration
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

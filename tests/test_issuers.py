@@ -1,10 +1,13 @@
 """The `[[issuers]]` tables of the configuration file: what one says, and each way in which it cannot be."""
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
 from charthouse.auth import issuers
+from charthouse.auth.access import Directory
 from charthouse.server import is_closed
 from charthouse.settings import Settings, SettingsError, load
 
@@ -107,3 +110,165 @@ def test_a_server_does_not_start_without_the_keys_of_a_file(tmp_path, content):
     settings = loaded(tmp_path, f"[[issuers]]\n{CORP.replace('jwks.json', str(tmp_path / 'jwks.json'))}{BOUND}")
     with pytest.raises(SettingsError, match=r"\[\[issuers\]\] corp: jwks .*jwks\.json cannot be used: "):
         is_closed(settings)
+
+
+# Rules
+
+GITHUB = "https://token.actions.githubusercontent.com"
+RULE = 'repositories = "team-a/*"\nactions = "pull,push"\n'
+KINDS = '[[issuers]]\nname = "ci"\nissuer = "{issuer}"\naudience = "b"\njwks = "c"\n'
+
+
+def ruled(folder: Path, *rules: str, issuer: str = "https://ci.example.com") -> issuers.Issuer:
+    tables = "".join(f"[[issuers.rules]]\n{rule}" for rule in rules)
+    return loaded(folder, KINDS.format(issuer=issuer) + tables).issuers[0]
+
+
+def test_rules_name_claims_and_what_they_give(tmp_path):
+    first, second = ruled(
+        tmp_path,
+        f'claims = {{ repository = "acme/app", ref = ["refs/heads/main", "refs/tags/*"] }}\n{RULE}',
+        'claims = { sub = "a" }\nuser = "ci"',
+    ).rules
+    assert first.claims == {"repository": ("acme/app",), "ref": ("refs/heads/main", "refs/tags/*")}
+    assert ([str(grant) for grant in first.grants], first.user) == (["ci team-a/* pull,push"], "")
+    assert (second.grants, second.user) == ((), "ci")
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [
+        (RULE, "claims is None: say whom it is for"),
+        (f"claims = {{}}\n{RULE}", "claims is {}: say whom it is for"),
+        (f"claims = 'main'\n{RULE}", "claims is 'main': say whom it is for"),
+        (f"claims = {{ sub = 7 }}\n{RULE}", "sub is 7: give a text or a pattern"),
+        (f"claims = {{ sub = '' }}\n{RULE}", "sub is '': give a text or a pattern"),
+        (f"claims = {{ sub = [] }}\n{RULE}", "sub is []: give a text or a pattern"),
+        (f"claims = {{ sub = '*' }}\n{RULE}", "claims is {'sub': '*'}: that is everybody whom https://ci.example.com"),
+        (f"claims = {{ sub = ['a', '**'] }}\n{RULE}", "claims is {'sub': ['a', '**']}: that is everybody"),
+        ("claims = { sub = 'a' }", "repositories is None: give patterns"),
+        ("claims = { sub = 'a' }\nrepositories = '*'", "actions is None: give some of pull"),
+        ("claims = { sub = 'a' }\nuser = 'ci'\nactions = 'pull'", "repositories is None: give patterns"),
+        ("claims = { sub = 'a' }\nuser = ''", "user is '': give the name of a user"),
+        ("claims = { sub = 'a' }\nuser = 7", "user is 7: give the name of a user"),
+        (f"claims = {{ sub = 'a' }}\n{RULE}repository = 'a'", "there is no key 'repository': there are claims"),
+    ],
+)
+def test_a_rule_that_cannot_be_or_is_for_everybody_is_refused_by_its_number(tmp_path, rule, fault):
+    good = f"claims = {{ sub = 'b' }}\n{RULE}"
+    with pytest.raises(SettingsError) as refused:
+        ruled(tmp_path, good, f"{rule}\n")
+    assert f"charthouse.toml: ci: rule 2: {fault}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "claims", "is_taken"),
+    [
+        (GITHUB, "ref = 'refs/heads/main'", False),
+        (GITHUB, "repository = '*/app'", False),
+        (GITHUB, "repository = 'acme*'", False),
+        (GITHUB, "repository = ['acme/app', '*/app']", False),
+        (GITHUB, "repository_owner = 'acme*'", False),
+        (
+            GITHUB,
+            "job_workflow_ref = 'acme/ci/.github/workflows/release.yml@refs/heads/main'",
+            False,
+        ),  # anybody calls it
+        (GITHUB, "sub = 'repo:*:environment:production'", False),
+        (f"{GITHUB}/", "ref = 'refs/heads/main'", False),
+        (GITHUB, "repository = 'acme/*'", True),
+        (GITHUB, "repository_owner_id = '65'", True),
+        (GITHUB, "sub = 'repo:acme/app:*'", True),
+        (GITHUB, "repository_owner = 'acme', ref = '*'", True),
+        ("https://gitlab.com", "ref_protected = 'true'", False),
+        ("https://gitlab.com", "project_path = 'acme/*', ref_protected = 'true'", True),
+        ("https://gitlab.example.com", "ref_protected = 'true'", True),
+    ],
+)
+def test_at_an_issuer_of_everybody_a_rule_says_whose_workload_it_is(tmp_path, issuer, claims, is_taken):
+    rule = f"claims = {{ {claims} }}\n{RULE}"
+    if is_taken:
+        assert ruled(tmp_path, rule, issuer=issuer).rules
+    else:
+        with pytest.raises(SettingsError, match=r"rule 1: claims is .* has to say whose it is"):
+            ruled(tmp_path, rule, issuer=issuer)
+
+
+def test_an_issuer_has_rules_or_gives_registry_tokens_and_may_have_a_table_for_each(tmp_path):
+    rule = f"[[issuers.rules]]\nclaims = {{ sub = 'a' }}\n{RULE}"
+    with pytest.raises(SettingsError, match=r"ci: there is no key 'repositories': there are name, .*rules"):
+        loaded(tmp_path, KINDS.format(issuer="a") + BOUND + rule)
+    with pytest.raises(SettingsError, match=r"ci: rules: give tables, each under a line \[\[issuers.rules\]\]"):
+        loaded(tmp_path, KINDS.format(issuer="a") + "rules = []")
+    both = KINDS.format(issuer=URL) + rule + f"[[issuers]]\n{CORP}{BOUND}"
+    assert [bool(each.rules) for each in loaded(tmp_path, both).issuers] == [True, False]
+    twice = KINDS.format(issuer=URL) + rule + KINDS.format(issuer=URL).replace('"ci"', '"c2"') + rule
+    with pytest.raises(SettingsError, match=f"issuer = '{URL}' is in two tables"):
+        loaded(tmp_path, twice)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        ("acme/app", ["acme/app"], ["acme/app2", "acme/ap", "Acme/app", ""]),
+        ("acme/*", ["acme/", "acme/app", "acme/a/b"], ["acme", "acme-2/app", "x/acme/app"]),
+        ("*/app", ["/app", "acme/app"], ["acme/app2"]),
+        ("refs/*/v*", ["refs/tags/v1", "refs//v", "refs/v/v"], ["refs/v", "refs/tags/1"]),
+        ("a*a", ["aa", "aba"], ["a", "ab"]),
+        ("a*b*b", ["abb", "axbxb"], ["ab", "ba"]),
+        ("a.c[d]?", ["a.c[d]?"], ["abcd", "a.cdx"]),
+        ("*", ["", "a\nb"], []),
+    ],
+)
+def test_a_star_stands_for_any_characters_and_nothing_else_is_special(pattern, fitting, others):
+    assert [text for text in fitting + others if issuers.matches(pattern, text)] == fitting
+
+
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
+def test_a_pattern_matches_as_it_would_as_a_regular_expression(pattern, text):
+    expression = ".*".join(map(re.escape, pattern.split("*")))
+    assert issuers.matches(pattern, text) == bool(re.fullmatch(expression, text, re.DOTALL))
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        ({"ref": "main"}, True),
+        ({"ref": "main", "more": 1}, True),
+        ({"ref": ["other", "main"]}, True),
+        ({}, False),
+        ({"ref": None}, False),
+        ({"ref": {"main": "main"}}, False),
+        ({"ref": [["main"]]}, False),
+        ({"ref": [{"main": 1}, None, 1.5]}, False),
+        ({"ref": True}, False),
+    ],
+)
+def test_what_a_claim_says_has_to_fit_whatever_its_form_is(said, fits):
+    rule = issuers.Rule((), {"ref": ("main",)})
+    assert rule.lets_in(said, Directory()) is fits
+
+
+def test_numbers_and_booleans_are_compared_as_they_are_written():
+    rule = issuers.Rule((), {"project_id": ("22",), "ref_protected": ("true",)})
+    for project, is_protected in ((22, True), ("22", "true")):
+        assert rule.lets_in({"project_id": project, "ref_protected": is_protected}, Directory())
+    assert not rule.lets_in({"project_id": 22, "ref_protected": 1}, Directory())
+
+
+def test_a_rule_without_claims_lets_nobody_in():
+    assert not issuers.Rule(()).lets_in({"sub": "a"}, Directory())
+
+
+def test_another_rule_has_another_mark(tmp_path):
+    first = f'claims = {{ sub = "a", ref = "b" }}\n{RULE}'
+    others = [first.replace('"b"', '"c"'), first.replace("pull,", "delete,"), first + 'user = "ci"', first]
+    marks = [ruled(tmp_path, first).rules[0].mark, *(ruled(tmp_path, each).rules[0].mark for each in others)]
+    assert len(set(marks)) == 4
+    assert (
+        marks[0]
+        == marks[-1]
+        == ruled(tmp_path, first.replace('sub = "a", ref = "b"', 'ref = "b", sub = "a"')).rules[0].mark
+    )
+    assert ruled(tmp_path, first, issuer="https://other.example.com").rules[0].mark != marks[0]

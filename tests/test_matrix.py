@@ -1,9 +1,11 @@
 """Every route, every method, every kind of caller: a table, compared with the routes that there are."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,13 +14,14 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from charthouse import api, oci
 from charthouse.app import Application
-from charthouse.auth import methods, passwords
+from charthouse.auth import issuers, methods, passwords
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.core import Registry
 from charthouse.names import Digest
 from charthouse.settings import Settings
 from charthouse.testing import control
 from charthouse.testing.registries import Registries
+from support.issuer import Issuer
 from support.requests import Remote
 from test_api import example, operations
 
@@ -89,8 +92,17 @@ USERS = {
     "stranger": set(),
 }
 EVERYTHING = {"admin", "an API token for everything", "the administrator's access token"}
-NO_CREDENTIALS = {"a wrong password", "a user who is not there", "a disabled administrator", "another token"}
-CALLERS = ["nobody", *USERS, *sorted(EVERYTHING | NO_CREDENTIALS)]
+# Of other issuers: what those that have rules say who somebody is, and what one of registry tokens gives by itself.
+OUTSIDE = {
+    "a pipeline": {"pull", "push"},
+    "a pipeline's access token": {"pull", "push"},
+    "another issuer's access token": {"pull", "push", "delete"},
+}
+NO_CREDENTIALS = {
+    *("a wrong password", "a user who is not there", "a disabled administrator", "another token"),
+    *("a pipeline that no rule lets in", "a pipeline's token as bearer", "a token of nobody's issuer"),
+}
+CALLERS = ["nobody", *USERS, *OUTSIDE, *sorted(EVERYTHING | NO_CREDENTIALS)]
 ENOUGH = {"pull": {"pull"}, "look": {"pull", "push"}, "push": {"push"}, "delete": {"delete"}}
 IN = 0
 
@@ -99,7 +111,8 @@ def expected(need: str, caller: str, repository: str, path: str) -> int:
     """The refusal's status, or IN for who gets past it: by the words of docs/rights.md, and not from the code."""
     if may(need, caller, repository, path):
         return IN
-    return 403 if caller in USERS else 401
+    is_known = caller in USERS or (caller in OUTSIDE and need != "administrate" and not need.startswith("a token"))
+    return 403 if is_known else 401
 
 
 def may(need: str, caller: str, repository: str, path: str) -> bool:
@@ -113,7 +126,9 @@ def may(need: str, caller: str, repository: str, path: str) -> bool:
         return caller != "nobody"
     if caller == "nobody" and need == "look" and "{digest}" in path:  # Helm 3.8 to 3.17 demand it
         return False
-    granted = {"pull"} if repository == PUBLIC else USERS.get(caller, set()) if repository == MINE else set()
+    public = set() if caller == "another issuer's access token" else {"pull"}  # no grant of here is mixed in
+    own = (USERS | OUTSIDE).get(caller, set())
+    granted = public if repository == PUBLIC else own if repository == MINE else set()
     return caller in EVERYTHING or bool(granted & ENOUGH[need])
 
 
@@ -160,9 +175,28 @@ def test_no_unsafe_method_asks_for_a_right_to_read():
 # The table, tried
 
 
+TIMES = {"iat": 1_800_000_000, "exp": 1_800_003_600}
+ACCESS = [
+    *({"type": "repository", "name": name, "actions": ["pull", "push", "delete"]} for name in (MINE, OTHERS, PUBLIC)),
+    {"type": "registry", "name": "catalog", "actions": ["*"]},
+]
+PIPELINES = Issuer("https://ci.test", {"aud": "here", "sub": "job", **TIMES})
+REGISTRY = Issuer("https://auth.test", {"aud": "here", "sub": "ann", "access": ACCESS, **TIMES})
+OTHER = Issuer("https://other.test", {"aud": "here", "sub": "job", "access": ACCESS, **TIMES})
+
+
 @pytest.fixture
-def settings(make_settings) -> Settings:
-    return make_settings(policy="oci", versions="mutable")
+def settings(make_settings, tmp_path: Path) -> Settings:
+    grant = {"repositories": "team-a/*", "actions": "pull,push"}
+    rules = {"rules": [{"claims": {"sub": "job"}, **grant}]}
+    tables = [
+        {"name": name, "issuer": issuer.url, "audience": "here", "jwks": str(issuer.write(tmp_path / name)), **given}
+        for name, issuer, given in (
+            ("ci", PIPELINES, rules),
+            ("auth", REGISTRY, {**grant, "actions": "pull,push,delete"}),
+        )
+    ]
+    return dataclasses.replace(make_settings(policy="oci", versions="mutable"), issuers=issuers.parse(tables))
 
 
 @pytest.fixture
@@ -172,10 +206,12 @@ async def closed(app: Application, client: httpx.AsyncClient, monkeypatch: pytes
     monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
     monkeypatch.setattr(methods, "FREE_TRIES", 10_000)
     registry = app.registry
-    for name in (MINE, OTHERS, PUBLIC):
-        await Remote(client, name).push_image("1")
     for name in ("admin", "off"):
         await registry.users.add(name, PASSWORD, administrator=True)
+    client.auth = ("admin", PASSWORD)
+    for name in (MINE, OTHERS, PUBLIC):
+        await Remote(client, name).push_image("1")
+    client.auth = None
     await registry.users.set_disabled("off", disabled=True)
     for name, actions in USERS.items():
         await registry.users.add(name, PASSWORD)
@@ -215,11 +251,17 @@ async def shown_by(caller: str, registry: Registry, client: httpx.AsyncClient) -
     if caller == "an API token for everything":
         actions = parse_actions("pull,push,overwrite,delete")
         return basic("", await registry.api_tokens.add("ci", [Pattern("*")], actions, None))
-    if caller == "the administrator's access token":
+    if caller in ("the administrator's access token", "a pipeline's access token"):
         scopes = [f"repository:{name}:pull,push,delete" for name in (MINE, OTHERS, PUBLIC)]
         asked = {"service": "charthouse", "scope": " ".join([*scopes, "registry:catalog:*"])}
-        return bearer((await client.get("/token", params=asked, auth=("admin", PASSWORD))).json()["token"])
+        auth = ("admin", PASSWORD) if "administrator" in caller else ("", PIPELINES.token())
+        return bearer((await client.get("/token", params=asked, auth=auth)).json()["token"])
     pairs = {
+        "a pipeline": basic("", PIPELINES.token()),
+        "another issuer's access token": bearer(REGISTRY.token()),
+        "a pipeline that no rule lets in": basic("", PIPELINES.token(sub="other")),
+        "a pipeline's token as bearer": Shown(Bearer(PIPELINES.token(sub="other")), bearer("other").form),
+        "a token of nobody's issuer": bearer(OTHER.token()),
         "a wrong password": basic("admin", "wrong password"),
         "a user who is not there": basic("none", PASSWORD),
         "a disabled administrator": basic("off", PASSWORD),

@@ -58,6 +58,9 @@ def of_issuers(text: str) -> None:
     for key in table:
         with contextlib.suppress(ValueError):
             issuers.parse([table | {key: text}])
+    for claims in ({text: text}, {"sub": [text, text]}):
+        with contextlib.suppress(ValueError):
+            issuers.parse([{**table, "rules": [{"claims": claims, "user": text}]}])
 
 
 def addressed(text: str) -> origin.Origin:
@@ -86,6 +89,7 @@ TEXT: dict[str, tuple[Callable[[str], object], type[Exception] | tuple[type[Exce
     "auth.tokens.verify": (lambda text: tokens.verify(text, lambda _: None, 0.0), tokens.TokenInvalid),
     "auth.tokens.claimed": (tokens.claimed, ()),
     "auth.issuers": (of_issuers, ValueError),
+    "auth.issuers.matches": (lambda text: issuers.matches(text, text[: len(text) // 2] * 2), ()),
     "hosts.is_local": (lambda text: is_local(text, ["a.example"]), ()),
     "origin.Origins.of": (addressed, ()),
     "settings": (of_settings, SettingsError),

@@ -117,7 +117,9 @@ class Registry:
         self.users = Users(database, self._now, settings.htpasswd, is_closed=settings.is_closed)
         self.api_tokens = ApiTokens(database, self._now, is_closed=settings.is_closed)
         self.logins = Logins(database, self._now)
-        self.access_tokens = AccessTokens(settings.key_file, clock)
+        self.access_tokens = AccessTokens(
+            settings.key_file, clock, (rule for each in settings.issuers for rule in each.rules)
+        )
         self.external_tokens = ExternalTokens(settings.issuers, clock, steady)
         self.audit = Audit(database, self._now, settings.audit_days)
         self.namespaces = Namespaces(settings, database, self._now)

@@ -84,6 +84,14 @@ class Unauthorized(RegistryError):
     code, status = "UNAUTHORIZED", 401
 
 
+class NotLetIn(Unauthorized):
+    """A token of another issuer is good, and nobody said what its subject may: `who` he is."""
+
+    def __init__(self, message: str, who: str) -> None:
+        super().__init__(message)
+        self.who = who
+
+
 class Denied(RegistryError):
     code, status = "DENIED", 403
 

@@ -7,12 +7,14 @@ verified is known by its SHA-256 until it expires or the keys change.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charthouse.auth.access import MARK_SIZE, Directory
+from charthouse.auth.identity import Identity
+from charthouse.auth.issuers import Rule
 from charthouse.auth.methods import remember
 from charthouse.auth.scope import Access
 from charthouse.errors import Unauthorized
@@ -21,16 +23,20 @@ if TYPE_CHECKING:
     from charthouse.auth.keys import TokenKeys
     from charthouse.auth.tokens import AccessToken
 
+SHORTEST = 60  # seconds: distribution's client takes what says less for this
 KNOWN_LIMIT = 10_000  # tokens that were verified
 
 _SCHEME = "bearer "
 _OF_LOGIN = "."  # between the two
+_UNDER, _NEXT = "rules:", ","  # in place of them: the marks of the rules that let a workload in
 
 
 class AccessTokens:
     """The keys are read, or made, with the first token: an open registry needs none."""
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float], rules: Iterable[Rule] = ()) -> None:
+        """`rules` are those of other issuers, under which tokens are given."""
+        self._rules = {rule.mark: rule for rule in rules}
         self._path = path
         self._clock = clock
         self._known: OrderedDict[bytes, AccessToken] = OrderedDict()
@@ -43,12 +49,26 @@ class AccessTokens:
 
         return TokenKeys(self._path)
 
-    def give(self, name: str, access: Access, directory: Directory, login: str = "") -> str:
-        """`login` is the id of the one that it is given for, where that was shown and not the password."""
+    def give(self, who: Identity, access: Access, directory: Directory) -> str:
+        """For what he showed: a login that lasts, another issuer's token, or the secret of his name."""
         from charthouse.auth import tokens
 
-        proof = self._proof(name, directory) + (_OF_LOGIN + login if login else "")
-        return tokens.make(self.keys.signing, name, proof, access, self._clock())
+        if who.rules:
+            proof = _UNDER + _NEXT.join(rule.mark for rule in who.rules)
+        else:
+            proof = self._proof(who.name, directory) + (_OF_LOGIN + who.login if who.login else "")
+        return tokens.make(self.keys.signing, who.name, proof, access, self._clock(), who.until)
+
+    def lifetime(self, who: Identity) -> int:
+        """Seconds that a token for him is good, its leeway left out where less would be left than clients believe."""
+        from charthouse.auth.tokens import LIFETIME
+
+        return int(max(SHORTEST, min(LIFETIME, who.until - self._clock())))
+
+    def rules_of(self, token: "AccessToken") -> Sequence[Rule]:
+        """Under which it was given; empty when one of them is another one now."""
+        marks = token.shown.removeprefix(_UNDER).split(_NEXT) if token.shown.startswith(_UNDER) else []
+        return [self._rules[mark] for mark in marks] if all(mark in self._rules for mark in marks) else []
 
     def known(self, header: str, directory: Directory) -> "AccessToken | None":
         """What a token says that was verified before and is good still. None also for what is no token."""
@@ -76,6 +96,9 @@ class AccessTokens:
 
     def _holds(self, token: "AccessToken", directory: Directory) -> bool:
         """Whether what the token was given for is good still."""
+        if token.shown.startswith(_UNDER):
+            rules = self.rules_of(token)
+            return bool(rules) and all(rule.is_good(directory) for rule in rules)
         proof, _, login = token.shown.partition(_OF_LOGIN)
         return proof == self._proof(token.subject, directory) and login not in directory.ended_logins
 

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from charthouse.auth import token_request
 from charthouse.auth.guard import Guard
 from charthouse.auth.sign_in import BASIC
-from charthouse.auth.token_request import FORM_LIMIT, PATH, TokenRequest
+from charthouse.auth.token_request import ACCESS_TOKEN, FORM_LIMIT, PATH, TokenRequest
 from charthouse.errors import RegistryError, Unauthorized
 from charthouse.oci.errors import render
 
@@ -46,16 +46,16 @@ async def _answer(request: Request, parse: Callable[[], TokenRequest]) -> Respon
         return render(Unauthorized(error.message, headers=BASIC))
     except RegistryError as error:
         return render(error)
-    from charthouse.auth.tokens import LIFETIME  # python-jose is here by now
-
     fields: dict[str, object] = {
         "token": given.token,
         "access_token": given.token,
-        "expires_in": LIFETIME,
+        "expires_in": given.lifetime,
         "scope": str(given.access),
     }
     if given.refresh_token:
         fields["refresh_token"] = given.refresh_token
+    if given.is_exchanged:
+        fields |= {"issued_token_type": ACCESS_TOKEN, "token_type": "Bearer"}
     return JSONResponse(fields, headers={"Cache-Control": "no-store"})
 
 

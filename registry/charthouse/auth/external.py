@@ -1,23 +1,25 @@
-"""Tokens that others issued, verified with their keys: what such a token allows is what it says, within what its issuer
-may allow, until it expires.
+"""Tokens that others issued, verified with their keys.
 
-Source: distribution, docs/content/spec/auth/jwt.md.
+A registry token is taken as it is: what it allows is what it says, within what its issuer may allow, until it expires.
+A workload's token says who somebody is, and is changed at the token service under the rules on its claims.
+Source: distribution, docs/content/spec/auth/jwt.md; OpenID Connect Core 1.0, 2 and 3.1.3.7.
 """
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from charthouse.auth import scope
+from charthouse.auth.access import Directory
 from charthouse.auth.access_tokens import KNOWN_LIMIT
 from charthouse.auth.identity import Identity
 from charthouse.auth.issuers import Issuer
 from charthouse.auth.methods import remember
 from charthouse.clocks import Clock
-from charthouse.errors import Unauthorized
+from charthouse.errors import NotLetIn, Unauthorized
 
 if TYPE_CHECKING:
     from charthouse.auth.key_sets import KeySet
@@ -29,7 +31,9 @@ SUBJECT_LIMIT = 512  # characters
 class ExternalTokens:
     def __init__(self, issuers: Sequence[Issuer], clock: Clock, steady: Clock) -> None:
         """`steady` is a clock that nobody sets."""
-        self._issuers = {each.issuer: each for each in issuers}
+        self._of_tokens = {each.issuer: each for each in issuers if each.bound}
+        self._of_workloads = {each.issuer: each for each in issuers if each.rules}
+        self._issuers = issuers
         self._clock = clock
         self._steady = steady
         self._known: OrderedDict[bytes, tuple[Identity, float, KeySet, int]] = OrderedDict()
@@ -38,7 +42,7 @@ class ExternalTokens:
     def _keys(self) -> "dict[str, KeySet]":
         from charthouse.auth.key_sets import open_key_set  # and with it python-jose and cryptography, 100 ms
 
-        return {issuer: open_key_set(each.jwks, each.name, self._steady) for issuer, each in self._issuers.items()}
+        return {each.name: open_key_set(each.jwks, each.name, self._steady) for each in self._issuers}
 
     async def begin(self) -> None:
         """Fetches keys before somebody waits for them, and says early which cannot be fetched."""
@@ -56,26 +60,42 @@ class ExternalTokens:
         return who if self._clock() <= expires and keys.version == version else None
 
     async def take(self, text: str) -> Identity | None:
-        """Whom the token shows; None for one that is of nobody here. Raises UNAUTHORIZED."""
-        if not self._issuers:
-            return None
+        """Whom the registry token shows; None for one that is of nobody here. Raises UNAUTHORIZED."""
         if (known := self.known(text)) is not None:
             return known
-        from charthouse.auth.tokens import LEEWAY, claimed
-
-        issuer = self._issuers.get(claimed(text)[0])
-        if issuer is None:
+        issuer = _issuer(text, self._of_tokens)
+        if issuer is None or issuer.bound is None:
             return None
-        keys = self._keys[issuer.issuer]
-        claims = await self._verified(text, issuer, keys)
+        from charthouse.auth.tokens import LEEWAY
+
+        claims = await self._verified(text, issuer)
         subject = claims["sub"] and f"{issuer.name}:{claims['sub']}"
         who = Identity(subject, scope.from_claim(claims.get("access")), rules=(issuer.bound,))
+        keys = self._keys[issuer.name]
         remember(self._known, _mark(text), (who, claims["exp"] + LEEWAY, keys, keys.version), KNOWN_LIMIT)
         return who
 
-    async def _verified(self, text: str, issuer: Issuer, keys: "KeySet") -> "Claims":
+    async def exchange(self, text: str, directory: Directory) -> Identity | None:
+        """Whom the workload's token shows; None for one that is of nobody here. Raises UNAUTHORIZED.
+
+        All rules that let him in count together.
+        """
+        issuer = _issuer(text, self._of_workloads)
+        if issuer is None:
+            return None
+        claims = await self._verified(text, issuer)
+        if not claims["sub"]:
+            raise Unauthorized(f"the token does not say who shows it (it says that {issuer.name} issued it)")
+        name = f"{issuer.name}:{claims['sub']}"
+        rules = tuple(rule for rule in issuer.rules if rule.lets_in(claims, directory))
+        if not rules:
+            raise NotLetIn(f"no rule of the issuer {issuer.name} lets {claims['sub']} in", name)
+        return Identity(name, rules=rules, until=claims["exp"])
+
+    async def _verified(self, text: str, issuer: Issuer) -> "Claims":
         from charthouse.auth import tokens
 
+        keys = self._keys[issuer.name]
         await keys.look_for(tokens.claimed(text)[1])
         expected = tokens.Expected(issuer.issuer, issuer.audiences, issuer.longest)
         try:
@@ -84,6 +104,15 @@ class ExternalTokens:
         except tokens.TokenInvalid as error:
             raise Unauthorized(f"{error} (it says that {issuer.name} issued it)") from None
         return claims
+
+
+def _issuer(text: str, issuers: Mapping[str, Issuer]) -> Issuer | None:
+    """Whose token it says it is."""
+    if not issuers:
+        return None
+    from charthouse.auth.tokens import claimed
+
+    return issuers.get(claimed(text)[0])
 
 
 def _check_subject(subject: str) -> None:

@@ -23,7 +23,7 @@ from charthouse.auth.sign_in import BASIC, SignIn, shown_user
 from charthouse.auth.token_request import TokenRequest
 from charthouse.auth.users import Users
 from charthouse.core import Caller, Registry
-from charthouse.errors import AdministratorMissing, Denied, RegistryError, TooManyRequests, Unauthorized
+from charthouse.errors import AdministratorMissing, Denied, NotLetIn, RegistryError, TooManyRequests, Unauthorized
 from charthouse.names import RepositoryName
 from charthouse.oci.errors import render
 from charthouse.oci.routing import Api, Right, Route
@@ -47,11 +47,14 @@ _WRITES = "pull,push"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the token service answers. `refresh_token` is empty unless it was asked for or shown."""
+    """What the token service answers. `refresh_token` is empty unless it was asked for or shown; `lifetime` is in
+    seconds."""
 
     token: str
     access: Access
     refresh_token: str
+    lifetime: int
+    is_exchanged: bool
 
 
 class Guard:
@@ -122,15 +125,20 @@ class Guard:
         directory = await self._users.directory()
         try:
             who = await self._sign_in.to_token_service(request, directory, _address(scope))
-        except (Unauthorized, TooManyRequests):
-            self.registry.audit.refuse(shown_user(request.authorization, directory), SIGNING_IN, _address(scope))
+        except (Unauthorized, TooManyRequests) as error:
+            self._note_refusal(error, request.authorization, directory, scope)
             raise
         access = token_request.granted(request.asked, self._rights(directory, who))
-        refresh_token = request.refresh_token
-        if request.is_offline and who.name:
+        refresh_token = "" if who.rules else request.refresh_token
+        if request.is_offline and who.name and not who.rules:
             refresh_token = await self.registry.logins.add(who.name, request.client, directory)
-        token = self.registry.access_tokens.give(who.name, access, directory, who.login)
-        return Given(token, access, refresh_token)
+        tokens = self.registry.access_tokens
+        token = tokens.give(who, access, directory)
+        return Given(token, access, refresh_token, tokens.lifetime(who), bool(request.subject_token))
+
+    def _note_refusal(self, error: RegistryError, header: str | None, directory: Directory, scope: Scope) -> None:
+        who = error.who if isinstance(error, NotLetIn) else shown_user(header, directory)
+        self.registry.audit.refuse(who, SIGNING_IN, _address(scope))
 
     async def administrator(self, scope: Scope) -> Actor:
         """Whoever may administrate: by a password with each request, and by no token.
@@ -160,7 +168,7 @@ class Guard:
         try:
             return await self._sign_in.to_registry(header, directory, _address(scope))
         except (Unauthorized, TooManyRequests) as error:
-            self.registry.audit.refuse(shown_user(header, directory), SIGNING_IN, _address(scope))
+            self._note_refusal(error, header, directory, scope)
             if isinstance(error, TooManyRequests):
                 raise
             is_token = header is not None and is_bearer(header)
@@ -228,7 +236,7 @@ class Guard:
             self._known = (directory, rights)
         whose = who.rules or who.name
         if whose not in rights:
-            rights[whose] = issuers.rights(who.rules) if who.rules else directory.rights_of(who.name)
+            rights[whose] = issuers.rights(who.rules, directory) if who.rules else directory.rights_of(who.name)
         found = rights[whose]
         return found if who.token is None else replace(found, token=who.token)
 

@@ -1,19 +1,22 @@
 """Other issuers whose tokens count here: the `[[issuers]]` tables of the TOML file. Plain values, without any key.
 
 An issuer of registry tokens says in them what is allowed (`access`, as in distribution's specification); its table says
-in which repositories, and what at most.
+in which repositories, and what at most. An issuer of workload identities says who a pipeline or a pod is; its table has
+`[[issuers.rules]]`, which say who may do what.
 """
 
 import contextlib
+import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from charthouse.auth.access import ACTIONS, TOKEN, Grant, Pattern, Rights, parse_actions
+from charthouse.auth.access import ACTIONS, MARK_SIZE, TOKEN, Directory, Grant, Pattern, Rights, parse_actions
 from charthouse.errors import GrantInvalid
 
 OURS = "charthouse"  # the issuer of our own access tokens
@@ -21,33 +24,102 @@ LONGEST = 24 * 3600  # seconds from `iat` to `exp`, unless a table says another 
 LONGEST_OF_ALL = 366 * 24 * 3600  # Kubernetes makes some that live for a year
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_KEYS = ("name", "issuer", "audience", "jwks", "longest", "repositories", "actions")
+_KEYS = ("name", "issuer", "audience", "jwks", "longest")
+_GRANT = ("repositories", "actions")
+_RULE = ("claims", *_GRANT, "user")
+_ANY = "*"
+
+# Who may have a token of these is everybody. One of the claims has to say whose workload it is.
+_OF_EVERYBODY: Mapping[str, Sequence[str]] = {
+    "https://token.actions.githubusercontent.com": (
+        *("repository", "repository_id", "repository_owner", "repository_owner_id", "enterprise", "enterprise_id"),
+        "sub",
+    ),
+    "https://gitlab.com": ("project_path", "project_id", "namespace_path", "namespace_id", "sub"),
+}
 
 Table = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """What tokens of an issuer may give at most."""
+    """What tokens of an issuer may give at most; with `claims`, what a workload may whose token says them.
+
+    Each claim has patterns, of which one has to match. What `user` may, the workload may too. `mark` stands for the
+    rule in access tokens that are given under it: another one when it changes.
+    """
 
     grants: Sequence[Grant]
+    claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    user: str = ""
+    mark: str = ""
+
+    def lets_in(self, said: Mapping[str, Any], directory: Directory) -> bool:
+        return (
+            bool(self.claims)
+            and self.is_good(directory)
+            and all(
+                any(matches(pattern, text) for pattern in patterns for text in _texts(said.get(name)))
+                for name, patterns in self.claims.items()
+            )
+        )
+
+    def is_good(self, directory: Directory) -> bool:
+        """Without its user it gives nothing."""
+        user = directory.users.get(self.user)
+        return not self.user or (user is not None and not user.is_disabled)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Issuer:
-    """`name` is ours for it, `issuer` its own, in `iss`. `jwks` is a URL or a file. `longest` is in seconds."""
+    """`name` is ours for it, `issuer` its own, in `iss`. `jwks` is a URL or a file. `longest` is in seconds.
+
+    `bound` is for its registry tokens, `rules` are for workloads: one of both.
+    """
 
     name: str
     issuer: str
     audiences: Sequence[str]
     jwks: str | Path
     longest: int
-    bound: Rule  # of its registry tokens
+    bound: Rule | None
+    rules: Sequence[Rule]
 
 
-def rights(rules: Sequence[Rule]) -> Rights:
-    """No grants of the database are mixed in."""
-    return Rights([grant for rule in rules for grant in rule.grants])
+def rights(rules: Sequence[Rule], directory: Directory) -> Rights:
+    """Of a workload: what all its rules and their users give, and what everybody may. With a registry token no grants
+    of the database are mixed in."""
+    grants = [grant for rule in rules for grant in rule.grants]
+    is_of_workload = any(rule.claims for rule in rules)
+    others = [directory.rights_of(name) for name in {"", *(rule.user for rule in rules)} if is_of_workload]
+    is_administrator = any(each.is_administrator for each in others)
+    return Rights([*grants, *(grant for each in others for grant in each.grants)], is_administrator=is_administrator)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """`*` stands for any characters, or none; whatever else for itself. In linear time."""
+    first, *rest = pattern.split(_ANY)
+    if not rest:
+        return text == pattern
+    *middle, last = rest
+    at, end = len(first), len(text) - len(last)
+    if at > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for part in middle:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
+
+
+def _texts(value: object) -> Sequence[str]:
+    """What a claim says: a text, a number, true or false, or several of them."""
+    if isinstance(value, list):
+        return [text for each in value if not isinstance(each, list) for text in _texts(each)]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return [str(value)] if isinstance(value, str | int) else []
 
 
 def parse(tables: object) -> Sequence[Issuer]:
@@ -55,11 +127,15 @@ def parse(tables: object) -> Sequence[Issuer]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError("give tables, each under a line [[issuers]]")
     found = [_issuer(table) for table in tables]
-    for which in ("name", "issuer"):
-        words = [getattr(each, which) for each in found]
-        if twice := next((word for word in words if words.count(word) > 1), None):
-            raise ValueError(f"{which} = {twice!r} is in two tables")
+    _demand_different("name", [each.name for each in found])
+    for has_rules in (True, False):
+        _demand_different("issuer", [each.issuer for each in found if bool(each.rules) is has_rules])
     return tuple(found)
+
+
+def _demand_different(key: str, words: Sequence[str]) -> None:
+    if twice := next((word for word in words if words.count(word) > 1), None):
+        raise ValueError(f"{key} = {twice!r} is in two tables")
 
 
 def _issuer(table: Table) -> Issuer:
@@ -69,14 +145,17 @@ def _issuer(table: Table) -> Issuer:
             f"name is {name!r}: give at most 64 small letters, digits, '.', '_' and '-', and not {TOKEN[:-1]!r}"
         )
     try:
-        _demand_known(table, _KEYS)
+        has_rules = "rules" in table
+        _demand_known(table, (*_KEYS, "rules") if has_rules else (*_KEYS, *_GRANT, "rules"))
+        issuer = _own_name(table.get("issuer"))
         return Issuer(
             name,
-            _own_name(table.get("issuer")),
+            issuer,
             _words(table, "audience", "the registry's name, as the issuer writes it in aud"),
             _location(table.get("jwks")),
             _longest(table.get("longest", LONGEST)),
-            Rule(_grants(name, table)),
+            None if has_rules else Rule(_grants(name, table)),
+            _rules(name, issuer, table["rules"]) if has_rules else (),
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -140,6 +219,51 @@ def _longest(value: object) -> int:
     if not isinstance(value, int) or not 1 <= value <= LONGEST_OF_ALL:
         raise ValueError(f"longest is {value!r}: give the seconds that a token may be valid, 1 to {LONGEST_OF_ALL}")
     return int(value)
+
+
+def _rules(name: str, issuer: str, tables: object) -> Sequence[Rule]:
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("rules: give tables, each under a line [[issuers.rules]]")
+    rules = []
+    for number, table in enumerate(tables, 1):
+        try:
+            rules.append(_rule(name, issuer, table))
+        except ValueError as error:
+            raise ValueError(f"rule {number}: {error}") from None
+    return tuple(rules)
+
+
+def _rule(name: str, issuer: str, table: Table) -> Rule:
+    _demand_known(table, _RULE)
+    claims, user = _claims(issuer, table.get("claims")), table.get("user", "")
+    if not isinstance(user, str) or ("user" in table and not user):
+        raise ValueError(f"user is {user!r}: give the name of a user whose rights it has")
+    grants = () if user and not any(key in table for key in _GRANT) else _grants(name, table)
+    said = json.dumps([name, issuer, sorted(claims.items()), [str(grant) for grant in grants], user])
+    return Rule(grants, claims, user, hashlib.sha256(said.encode()).hexdigest()[:MARK_SIZE])
+
+
+def _claims(issuer: str, value: object) -> Mapping[str, Sequence[str]]:
+    """Without one that is fixed, or of a public issuer without its owner, a rule would let in everybody there."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f'claims is {value!r}: say whom it is for, such as {{ sub = "…" }}; without, it is for everybody'
+        )
+    claims = {name: _words(value, name, "a text or a pattern with *") for name in value}
+    if not any(all(pattern.strip(_ANY) for pattern in patterns) for patterns in claims.values()):
+        raise ValueError(f"claims is {value!r}: that is everybody whom {issuer} gives a token")
+    owners = _OF_EVERYBODY.get(issuer.rstrip("/"))
+    if owners and not any(all(map(_names_an_owner, claims[name])) for name in owners if name in claims):
+        raise ValueError(
+            f"claims is {value!r}: everybody has tokens of {issuer}, so one of {', '.join(owners)} has to say whose it"
+            " is, as a whole or as acme/*"
+        )
+    return claims
+
+
+def _names_an_owner(pattern: str) -> bool:
+    """Whether all before the first slash is fixed: acme* would be acme-of-somebody-else too."""
+    return _ANY not in pattern or "/" in pattern.partition(_ANY)[0]
 
 
 def _grants(name: str, table: Table) -> Sequence[Grant]:

@@ -1,8 +1,8 @@
 """Requests to the token service, and what may be given for them.
 
 Lacking a right is no error: a token allows what is left, be it nothing. With GET a password stands in the Authorization
-header, with POST in the form.
-Source: distribution, docs/content/spec/auth/token.md (GET) and oauth.md (POST).
+header, with POST in the form. A workload's token is exchanged with POST too.
+Source: distribution, docs/content/spec/auth/token.md (GET) and oauth.md (POST); RFC 8693 (OAuth 2.0 Token Exchange).
 """
 
 import base64
@@ -17,6 +17,9 @@ from charthouse.errors import TokenRequestInvalid
 from charthouse.names import shown
 
 PATH = "/token"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - its type
+_EXCHANGED = tuple(f"urn:ietf:params:oauth:token-type:{kind}" for kind in ("jwt", "id_token"))
 FORM_LIMIT = 16 * 1024  # bytes
 FIELD_LIMIT = scope.SCOPE_LIMIT + 16
 
@@ -26,7 +29,7 @@ class TokenRequest:
     """`authorization` is a header's value, None from whoever does not say who he is.
 
     `refresh_token` is what is shown in place of it, and the answer says again; `is_offline` asks for one, which the
-    client calls itself `client` by.
+    client calls itself `client` by. `subject_token` is what is exchanged.
     """
 
     authorization: str | None
@@ -35,6 +38,7 @@ class TokenRequest:
     is_refresh: bool = False
     is_offline: bool = False
     client: str = ""
+    subject_token: str = ""
 
 
 def parse_get(query: bytes, authorization: str | None) -> TokenRequest:
@@ -50,6 +54,8 @@ def parse_post(form: bytes) -> TokenRequest:
     kind = _one(fields, "grant_type")
     if kind == "refresh_token":
         return TokenRequest(None, _asked(fields), _one(fields, "refresh_token"), is_refresh=True)
+    if kind == EXCHANGE:
+        return TokenRequest(None, _asked(fields), subject_token=_subject_token(fields))
     if kind != "password":
         raise TokenRequestInvalid(f"grant_type {shown(kind)} is not given here: use password, or GET {PATH}")
     pair = f"{_one(fields, 'username')}:{_one(fields, 'password')}"
@@ -77,6 +83,19 @@ def _fields(encoded: bytes) -> Mapping[str, Sequence[str]]:
     except ValueError:
         raise TokenRequestInvalid(f"a request for a token has more than {FIELD_LIMIT} fields") from None
     return found
+
+
+def _subject_token(fields: Mapping[str, Sequence[str]]) -> str:
+    token, kind, wanted = (
+        _one(fields, name) for name in ("subject_token", "subject_token_type", "requested_token_type")
+    )
+    if not token or kind not in _EXCHANGED:
+        raise TokenRequestInvalid(
+            f"subject_token is missing, or subject_token_type is {shown(kind)}: give a JWT, and {_EXCHANGED[0]}"
+        )
+    if wanted not in ("", ACCESS_TOKEN, _EXCHANGED[0]):
+        raise TokenRequestInvalid(f"requested_token_type {shown(wanted)} is not given here, only {ACCESS_TOKEN}")
+    return token
 
 
 def _one(fields: Mapping[str, Sequence[str]], name: str) -> str:

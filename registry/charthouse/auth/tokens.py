@@ -109,14 +109,14 @@ def _algorithm(of: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def make(key: Key, subject: str, shown: str, access: Access, now: float) -> str:
-    """An access token that clients whose clock is behind can use at once."""
+def make(key: Key, subject: str, shown: str, access: Access, now: float, until: float = math.inf) -> str:
+    """An access token that clients whose clock is behind can use at once. It ends at `until` at the latest."""
     issued = int(now)
     claims = {
         "iss": ISSUER,
         "sub": subject,
         "aud": SERVICE,
-        "exp": issued + LIFETIME,
+        "exp": int(min(issued + LIFETIME, until)),
         "nbf": issued - LEEWAY,
         "iat": issued - LEEWAY,
         "jti": secrets.token_urlsafe(16),
