@@ -73,7 +73,7 @@ RULES = {
             "repositories": ["team-a/*"],
             "actions": "pull,push",
         },
-        {"claims": {"repository": "acme/as-ann"}, "user": "ann"},
+        {"claims": {"repository": "partner/app"}, "user": "ann"},
     ],
     "gitlab": [
         {
@@ -233,8 +233,8 @@ async def test_neither_api_tokens_nor_passwords_nor_our_own_tokens_are_exchanged
         ({"ref": GONE}, PUSH, ""),
         ({"repository": "acme/other"}, PUSH, ""),
         ({"repository": "acme/other"}, "repository:charts/app:pull", "repository:charts/app:pull"),
-        ({"repository": "acme/as-ann"}, "repository:ann/app:pull,push", "repository:ann/app:pull,push"),
-        ({"repository": "acme/as-ann"}, "repository:group/app:pull", "repository:group/app:pull"),
+        ({"repository": "partner/app"}, "repository:ann/app:pull,push", "repository:ann/app:pull,push"),
+        ({"repository": "partner/app"}, "repository:group/app:pull", "repository:group/app:pull"),
         (
             {"access": [{"type": "repository", "name": "team-b/app", "actions": ["pull"]}]},
             "repository:team-b/app:pull",
@@ -276,8 +276,8 @@ async def test_whom_no_rule_lets_in_is_told_so_and_named_in_the_audit(client, gi
 
 
 async def test_a_rule_of_a_user_gives_nothing_without_him(client, github, app: Application):
-    users, token, asked = app.registry.users, github.token(repository="acme/as-ann"), "repository:ann/app:pull,push"
-    assert (await exchange(client, token, asked)).json()["scope"] == ""
+    users, token, asked = app.registry.users, github.token(repository="partner/app"), "repository:ann/app:pull,push"
+    assert (await exchange(client, token, asked)).status_code == 401
     await users.add("root", PASSWORD, administrator=True)
     await users.add("ann", PASSWORD)
     await users.grant("ann", Pattern("ann/*"), parse_actions("pull,push"))
@@ -289,7 +289,7 @@ async def test_a_rule_of_a_user_gives_nothing_without_him(client, github, app: A
     assert await push(client, given, "ann/app") == 202
     await users.set_disabled("ann", disabled=True)
     assert await push(client, given, "ann/app") == 401
-    assert (await exchange(client, token, asked)).json()["scope"] == ""
+    assert (await exchange(client, token, asked)).status_code == 401
 
 
 @pytest.mark.parametrize(("name", "said"), [("gitlab", GITLAB), ("kubernetes", KUBERNETES)])
@@ -389,7 +389,7 @@ async def test_it_is_remembered_as_any_other_and_its_rights_are_looked_up_once(c
         ({"key": SigningKey("first", "RS256")}, "signature"),
         ({"key": SigningKey("first", "ES256")}, "not signed with RS256"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 async def test_a_token_that_is_not_good_is_401_in_one_line_and_stands_nowhere(client, github, caplog, said, why):
     caplog.set_level(logging.DEBUG)
