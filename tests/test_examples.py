@@ -102,11 +102,12 @@ def test_what_the_documentation_shows_of_python_runs_as_printed(
 ) -> None:
     tests = [snippet for snippet in snippets(page, "python") if "def test_" in snippet]
     assert tests
-    (tmp_path / "test_page.py").write_text("\n".join(tests))
+    for number, test in enumerate(tests):  # each by itself, as somebody copies it
+        (tmp_path / f"test_page{number}.py").write_text(test)
     for number, script in enumerate(snippet for snippet in snippets(page, "python") if snippet not in tests):
         (tmp_path / f"script{number}.py").write_text(script)
         run(f"python script{number}.py", tmp_path, environ)
-    assert " passed" in run("python -m pytest -q -p no:cacheprovider test_page.py", tmp_path, environ)
+    assert " passed" in run("python -m pytest -q -p no:cacheprovider", tmp_path, environ)
 
 
 def test_what_the_documentation_shows_of_shell_runs_as_printed(environ: dict[str, str], tmp_path: Path) -> None:

@@ -525,6 +525,24 @@ def test_a_marker_takes_settings_by_their_names(pytester: pytest.Pytester) -> No
     result.stdout.fnmatch_lines("*takes settings by their names, such as policy='charts'*")
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("polcy=charts", "chart_registry: unknown setting polcy of a registry for tests; there are host, *"),
+        ("policy=none", "chart_registry: policy of a registry for tests is 'none': give charts or oci"),
+        ("policy", "chart_registry in *pytest.ini: write policy=VALUE"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(pytester: pytest.Pytester, setting: str, line: str) -> None:
+    pytester.makefile(".ini", pytest=f"[pytest]\nchart_registry = {setting}")
+    pytester.makepyfile("def test_it(chart_registry): pass")
+    result = pytester.runpytest_subprocess("-q")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(line)
+    assert "Traceback" not in result.stdout.str()
+    assert "SettingsError" not in result.stdout.str()
+
+
 def test_pytest_pays_nothing_for_the_plugin_before_a_test_asks_for_a_registry() -> None:
     code = "import sys, charthouse.pytest_plugin; print(sorted(m for m in sys.modules if m.startswith('charthouse')))"
     assert python(code) == "['charthouse', 'charthouse.pytest_plugin']\n"

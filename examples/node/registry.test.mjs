@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 const { CHART_REGISTRY_CONTROL_URL: url, CHART_REGISTRY_CONTROL_TOKEN: token } = process.env;
 const digestOf = (content) => `sha256:${createHash("sha256").update(content).digest("hex")}`;
 let registry;
+assert.ok(url, "there is no registry: uvx charthouse exec -- node --test");
 
 async function control(method, path, body, at = url) {
   const response = await fetch(`${at}/${path}`, {

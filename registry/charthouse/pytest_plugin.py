@@ -3,7 +3,7 @@
 pytest imports this in each of its runs, so what a registry needs is imported by the first test that asks for one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,26 +25,32 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def chart_registry(request: pytest.FixtureRequest) -> "Iterator[Registry]":
     """A Helm chart registry of the test's own, empty. `@pytest.mark.chart_registry(policy="charts")` sets it up."""
-    from charthouse.testing import Registry
-
     marked = request.node.get_closest_marker(MARKER)
     if marked and marked.args:
-        raise pytest.UsageError(f"@pytest.mark.{MARKER} takes settings by their names, such as policy='charts'")
-    with Registry(**{**_from_ini(request.config), **(marked.kwargs if marked else {})}) as registry:
+        pytest.fail(f"@pytest.mark.{MARKER} takes settings by their names, such as policy='charts'", pytrace=False)
+    with _registry({**_from_ini(request.config), **(marked.kwargs if marked else {})}) as registry:
         yield registry
 
 
 @pytest.fixture(scope="session")
 def chart_registry_session(request: pytest.FixtureRequest) -> "Iterator[Registry]":
     """One for the whole session: what a test leaves in it, the next one finds."""
+    with _registry(_from_ini(request.config)) as registry:
+        yield registry
+
+
+def _registry(settings: Mapping[str, Any]) -> "Registry":
+    from charthouse.settings import SettingsError
     from charthouse.testing import Registry
 
-    with Registry(**_from_ini(request.config)) as registry:
-        yield registry
+    try:
+        return Registry(**settings)
+    except SettingsError as error:
+        pytest.fail(f"{MARKER}: {error}", pytrace=False)
 
 
 def _from_ini(config: pytest.Config) -> dict[str, Any]:
     words = [word.partition("=") for word in config.getini(MARKER)]
     if wrong := ["".join(word) for word in words if not word[1]]:
-        raise pytest.UsageError(f"{MARKER} in {config.inipath}: write {wrong[0]}=VALUE")
+        pytest.fail(f"{MARKER} in {config.inipath}: write {wrong[0]}=VALUE", pytrace=False)
     return {name.replace("-", "_"): value for name, _, value in words}
