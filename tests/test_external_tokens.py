@@ -14,6 +14,7 @@ from charthouse.auth import issuers
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.auth.external import ExternalTokens
 from charthouse.auth.tokens import LEEWAY
+from charthouse.composition import open_registry
 from charthouse.errors import Unauthorized
 from charthouse.server import is_closed
 from charthouse.settings import Settings
@@ -75,6 +76,14 @@ async def push(client: httpx.AsyncClient, token: str, repository: str = "team-a/
 
 async def test_with_an_issuer_the_registry_is_closed_before_there_is_a_user(settings):
     assert is_closed(settings)
+
+
+async def test_what_may_be_pushed_is_then_what_may_be_with_users(make_settings, settings: Settings):
+    for trusted, due in ((settings.issuers, ("charts", "releases-immutable")), ((), ("oci", "mutable"))):
+        registry = await open_registry(dataclasses.replace(make_settings(), issuers=trusted), durable=False)
+        values = await registry.namespaces.show("team-a")
+        await registry.close()
+        assert (values["policy"].value, values["versions"].value) == due
 
 
 async def test_a_registry_that_trusts_an_issuer_is_not_open_to_whoever_shows_nothing(client):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from charthouse.auth import issuers
-from charthouse.auth.access import Directory
+from charthouse.auth.access import ACTIONS, Directory, Grant, Pattern, User
+from charthouse.auth.issuers import Rule
 from charthouse.server import is_closed
 from charthouse.settings import Settings, SettingsError, load
 
@@ -246,19 +247,19 @@ def test_a_pattern_matches_as_it_would_as_a_regular_expression(pattern, text):
     ],
 )
 def test_what_a_claim_says_has_to_fit_whatever_its_form_is(said, fits):
-    rule = issuers.Rule((), {"ref": ("main",)})
+    rule = Rule((), {"ref": ("main",)})
     assert rule.lets_in(said, Directory()) is fits
 
 
 def test_numbers_and_booleans_are_compared_as_they_are_written():
-    rule = issuers.Rule((), {"project_id": ("22",), "ref_protected": ("true",)})
+    rule = Rule((), {"project_id": ("22",), "ref_protected": ("true",)})
     for project, is_protected in ((22, True), ("22", "true")):
         assert rule.lets_in({"project_id": project, "ref_protected": is_protected}, Directory())
     assert not rule.lets_in({"project_id": 22, "ref_protected": 1}, Directory())
 
 
 def test_a_rule_without_claims_lets_nobody_in():
-    assert not issuers.Rule(()).lets_in({"sub": "a"}, Directory())
+    assert not Rule(()).lets_in({"sub": "a"}, Directory())
 
 
 def test_another_rule_has_another_mark(tmp_path):
@@ -272,3 +273,42 @@ def test_another_rule_has_another_mark(tmp_path):
         == ruled(tmp_path, first.replace('sub = "a", ref = "b"', 'ref = "b", sub = "a"')).rules[0].mark
     )
     assert ruled(tmp_path, first, issuer="https://other.example.com").rules[0].mark != marks[0]
+
+
+some_actions = st.frozensets(st.sampled_from(ACTIONS), min_size=1)
+some_grants = st.lists(st.tuples(st.sampled_from(["a/*", "a/b", "b/*", "*"]), some_actions), max_size=2)
+
+
+@given(
+    st.lists(st.tuples(some_grants, st.sampled_from(["", "ann", "off", "none"])), min_size=1, max_size=3),
+    st.lists(st.tuples(st.sampled_from(["ann", "off", "anonymous", "@team"]), some_grants), max_size=3),
+    st.booleans(),
+    st.sampled_from(ACTIONS),
+    st.sampled_from(["a/b", "a/c", "b/c"]),
+)
+def test_nobody_may_what_no_rule_and_no_grant_gives(rules, granted, is_of_workload, action, repository):
+    """Counted from the words of docs/tokens.md: rules, what their users may, and what everybody may, unless it is a
+    registry token's."""
+
+    def made(subject: str, pairs: list) -> list[Grant]:
+        return [Grant(subject, Pattern(pattern), actions) for pattern, actions in pairs]
+
+    directory = Directory(
+        users={name: User(name, "", False, name == "off") for name in ("ann", "off")},
+        groups={"team": frozenset({"ann"})},
+        grants=[grant for subject, pairs in granted for grant in made(subject, pairs)],
+    )
+    found = issuers.rights(
+        [Rule(made("ci", pairs), {"sub": ("a",)} if is_of_workload else {}, user) for pairs, user in rules], directory
+    )
+    subjects = {"anonymous"} if is_of_workload else set()
+    subjects |= {"ann", "@team"} if is_of_workload and any(user == "ann" for _, user in rules) else set()
+    theirs = [pair for pairs, _ in rules for pair in pairs]
+    theirs += [pair for subject, pairs in granted for pair in pairs if subject in subjects]
+    covers = {"*": True, "a/*": repository.startswith("a/"), "b/*": repository == "b/c", "a/b": repository == "a/b"}
+    due = any(covers[pattern] and action in actions for pattern, actions in theirs)
+    assert found.allows(action, repository) is due
+    readable = found.readable
+    assert (readable is None or any(Pattern(each).covers(repository) for each in readable)) == found.allows(
+        "pull", repository
+    )

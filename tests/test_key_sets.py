@@ -222,3 +222,11 @@ async def test_a_registry_that_ends_waits_for_no_issuer(served, keys):
         keys.close()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+
+async def test_an_issuer_is_told_nothing_and_reached_by_no_other_way(served, keys, monkeypatch):
+    """One of this machine by no proxy, whatever the environment names."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert await known(keys, "first")
+    (headers,) = served.sent
+    assert set(headers) == {"accept", "accept-encoding", "connection", "host", "user-agent"}

@@ -431,3 +431,21 @@ async def test_keys_are_fetched_and_rotated_and_without_them_a_token_is_401(make
             token = {"exp": clock.now + 60, "iat": clock.now}
             assert (await exchange(client, github.token(**token))).status_code == 401
             assert (await exchange(client, github.token(key=second, **token))).status_code == 200
+
+
+async def test_no_token_reaches_the_log_an_answer_or_the_database(client, github, app: Application, caplog):
+    caplog.set_level(logging.DEBUG)
+    shown = [github.token(), github.token(repository="evil/app"), github.token(exp=NOW - 90)]
+    text = ""
+    for token in shown:
+        answers = [await get(client, token), await exchange(client, token)]
+        answers += [await client.get("/v2/", headers=headers) for headers in (basic(token), bearer(token))]
+        text += "".join(answer.text + str(answer.headers) for answer in answers)
+    await app.registry.audit.flush()
+    text += caplog.text + str(await app.registry.audit.list())
+    for file in app.registry.settings.data.rglob("*"):
+        text += file.read_bytes().decode("latin-1") if file.is_file() else ""
+    assert f"github:{SUBJECT}" in text
+    for token in shown:
+        assert token.split(".")[1] not in text
+        assert token.split(".")[2] not in text

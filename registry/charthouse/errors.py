@@ -87,8 +87,10 @@ class Unauthorized(RegistryError):
 class NotLetIn(Unauthorized):
     """A token of another issuer is good, and nobody said what its subject may: `who` he is."""
 
-    def __init__(self, message: str, who: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, who: str = "", detail: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, detail=detail, headers=headers)
         self.who = who
 
 

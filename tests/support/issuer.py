@@ -74,6 +74,7 @@ class KeyServer:
     def __init__(self, content: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.content, self.status, self.headers = content, status, dict(headers or {})
         self.requests: list[str] = []
+        self.sent: list[dict[str, str]] = []  # the headers of each
         self.asked = threading.Event()
         self._may_answer = threading.Event()
         self._may_answer.set()
@@ -94,6 +95,7 @@ class KeyServer:
         class Answer(Handler):
             def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
                 server.requests.append(self.path)
+                server.sent.append({name.lower(): value for name, value in self.headers.items()})
                 server.asked.set()
                 server._may_answer.wait()
                 self.send_response(server.status)

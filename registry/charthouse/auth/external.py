@@ -49,7 +49,7 @@ class ExternalTokens:
         await asyncio.gather(*(keys.look_for("") for keys in self._keys.values()))
 
     def close(self) -> None:
-        for keys in self._keys.values() if self._issuers else ():
+        for keys in self._keys.values() if "_keys" in vars(self) else ():  # nothing is opened to be closed
             keys.close()
 
     def known(self, text: str) -> Identity | None:
@@ -89,7 +89,7 @@ class ExternalTokens:
         name = f"{issuer.name}:{claims['sub']}"
         rules = tuple(rule for rule in issuer.rules if rule.lets_in(claims, directory))
         if not rules:
-            raise NotLetIn(f"no rule of the issuer {issuer.name} lets {claims['sub']} in", name)
+            raise NotLetIn(f"no rule of the issuer {issuer.name} lets {claims['sub']} in", who=name)
         return Identity(name, rules=rules, until=claims["exp"])
 
     async def _verified(self, text: str, issuer: Issuer) -> "Claims":
