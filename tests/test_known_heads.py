@@ -1,13 +1,12 @@
 """A head that the parser has read on a connection is not read again, and what comes of the request is the same."""
 
-import asyncio
 from typing import Any
 
 import pytest
-from uvicorn import Config
 
-from charthouse.at_once import Finished
-from charthouse.http_protocol import HEADS_KEPT, Protocol, State
+from charthouse.at_once import REMEMBERED, Finished
+from charthouse.http_protocol import HEADS_KEPT
+from support.connection import Connection
 
 HEAD = b"Host: localhost:5000\r\nAccept: application/json\r\nAuthorization: Basic eDp5\r\n\r\n"
 PATHS = [b"/v2/team-a/app/manifests/1.0.0", b"/v2/a/blobs/sha256:0f", b"/v2/", b"/"]
@@ -30,70 +29,22 @@ class Answering:
         await send({"type": "http.response.body", "body": b""})
 
 
-class Connected(asyncio.Transport):
-    """The other side of a connection: what was written to it."""
-
-    def __init__(self) -> None:
-        super().__init__({"sockname": ("127.0.0.1", 5000), "peername": ("127.0.0.1", 40000)})
-        self.written = b""
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return False
-
-    def resume_reading(self) -> None:
-        pass
-
-
-class Counted:
-    """A parser, and how often it was given something."""
-
-    def __init__(self, parser: Any) -> None:
-        self._parser = parser
-        self.count = 0
-
-    def feed_data(self, data: bytes) -> None:
-        self.count += 1
-        self._parser.feed_data(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
-
-
-class Connection:
-    def __init__(self) -> None:
-        self.app = Answering()
-        config = Config(self.app, interface="asgi3", log_config=None, proxy_headers=False)
-        config.load()
-        self.protocol = Protocol(config, State(), {}, asyncio.get_running_loop())
-        self.protocol.parser = self.parser = Counted(self.protocol.parser)  # type: ignore[assignment]
-        self.transport = Connected()
-        self.protocol.connection_made(self.transport)
-
-    def ask(self, *pieces: bytes) -> tuple[bytes, int]:
-        """The answer, and how many of the pieces the parser was given."""
-        self.transport.written, before = b"", self.parser.count
-        for piece in pieces:
-            self.protocol.data_received(piece)
-        return self.transport.written, self.parser.count - before
-
-
 def request(path: bytes, method: bytes = b"GET", head: bytes = HEAD) -> bytes:
     return method + b" " + path + b" HTTP/1.1\r\n" + head
 
 
+class Asked(Connection):
+    """Answered at once, whatever is asked."""
+
+    def __init__(self) -> None:
+        self.app = Answering()
+        super().__init__(self.app)
+
+
 @pytest.fixture
-async def known() -> Connection:
+async def known() -> Asked:
     """A connection on which HEAD is known: the first request is the connection's, the second is kept."""
-    connection = Connection()
+    connection = Asked()
     assert [connection.ask(request(b"/v2/"))[1] for _ in range(3)] == [1, 1, 0]
     connection.app.scopes.clear()
     return connection
@@ -101,9 +52,10 @@ async def known() -> Connection:
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_the_application_is_asked_as_if_the_parser_had_read_it(known: Connection, path: bytes, method: bytes):
-    parsed = Connection()
+async def test_the_application_is_asked_as_if_the_parser_had_read_it(known: Asked, path: bytes, method: bytes):
+    parsed = Asked()
     assert known.ask(request(path, method)) == (parsed.ask(request(path, method))[0], 0)
+    assert [scope.pop(REMEMBERED) for scope in known.app.scopes] == [{}]
     assert known.app.scopes == parsed.app.scopes
 
 
@@ -111,10 +63,10 @@ async def test_the_application_is_asked_as_if_the_parser_had_read_it(known: Conn
     "path",
     [b"/v2/%61/manifests/1", b"/v2/?n=1", b"/a//b", b"/a/../b", b"/a;b", b"http://localhost:5000/v2/", b"*", b"/a b"],
 )
-async def test_a_target_that_might_be_read_in_two_ways_goes_to_the_parser(known: Connection, path: bytes):
+async def test_a_target_that_might_be_read_in_two_ways_goes_to_the_parser(known: Asked, path: bytes):
     answer, parsed = known.ask(request(path))
     assert parsed == 1
-    assert answer == Connection().ask(request(path))[0]
+    assert answer == Asked().ask(request(path))[0]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +82,11 @@ async def test_a_target_that_might_be_read_in_two_ways_goes_to_the_parser(known:
         b"\r\n" + request(b"/v2/"),
     ],
 )
-async def test_what_is_not_one_plain_request_with_that_head_goes_to_the_parser(known: Connection, data: bytes):
+async def test_what_is_not_one_plain_request_with_that_head_goes_to_the_parser(known: Asked, data: bytes):
     assert known.ask(data)[1] == 1
 
 
-async def test_a_request_that_comes_in_two_pieces_goes_to_the_parser(known: Connection):
+async def test_a_request_that_comes_in_two_pieces_goes_to_the_parser(known: Asked):
     """Also one whose second piece is a whole request with that head."""
     whole = request(b"/v2/")
     answer, parsed = known.ask(whole[:9], whole[9:])
@@ -145,20 +97,20 @@ async def test_a_request_that_comes_in_two_pieces_goes_to_the_parser(known: Conn
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 0", b"Transfer-Encoding: chunked"])
 async def test_a_head_that_says_how_long_a_body_is_is_read_each_time(framing: bytes):
-    connection = Connection()
+    connection = Asked()
     head = HEAD.replace(b"\r\n\r\n", b"\r\n" + framing + b"\r\n\r\n")
     body = b"0\r\n\r\n" if b"chunked" in framing else b""
     assert [connection.ask(request(b"/v2/", head=head) + body)[1] for _ in range(4)] == [1] * 4
 
 
 async def test_two_requests_in_one_piece_make_no_known_head():
-    connection = Connection()
+    connection = Asked()
     both = request(b"/v2/") + request(b"/v2/x")
     assert [connection.ask(both)[1] for _ in range(3)] == [1] * 3
     assert not connection.protocol.heads
 
 
-async def test_a_connection_keeps_few_heads(known: Connection):
+async def test_a_connection_keeps_few_heads(known: Asked):
     for number in range(20):
         known.ask(request(b"/v2/", head=b"X: %d\r\n" % number + HEAD))
         assert len(known.protocol.heads) <= HEADS_KEPT

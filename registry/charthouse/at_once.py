@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 from starlette.types import Receive, Scope, Send
 
 STAMP = "charthouse.stamp"  # where the database's stamp is left for whoever comes after: read since the request arrived
+# Where a layer may leave what it found out about a head and a path: a dict that is there where the connection knows the
+# head, and as long.
+REMEMBERED = "charthouse.remembered"
 OK = 200
 
 

@@ -532,6 +532,10 @@ class Registry:
         """Removes what unfinished uploads left, once they have expired. Returns their number."""
         return await self._store.forget_uploads(self._clock() - self.settings.upload_expiry)
 
+    def time(self) -> float:
+        """Unix seconds, by the clock that a test may move."""
+        return self._clock()
+
     def rest(self) -> None:
         """Lets go of what the next request opens again: for many registries of one process, of which few are used."""
         self._database.rest()

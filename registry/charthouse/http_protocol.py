@@ -21,7 +21,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from charthouse.at_once import Finished, header_lines
+from charthouse.at_once import REMEMBERED, Finished, header_lines
 from charthouse.names import shown
 from charthouse.origin import is_host
 from charthouse.settings import is_loopback
@@ -69,6 +69,7 @@ _is_host = lru_cache(maxsize=256)(lambda value: is_host(value.decode("latin-1"))
 
 
 Head = list[tuple[bytes, bytes]]
+KnownHead = tuple[Head, dict[object, object]]  # with what the application remembers of it
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -137,7 +138,7 @@ class Protocol(HttpToolsProtocol):
         self.last_word: Refusal | None = None  # waits for the answers before it
         self.begun = 0  # requests that begin in the bytes that are being read
         self.head: Head = []  # of the last request
-        self.heads: dict[bytes, Head] = {}  # by their bytes, those that the parser has read
+        self.heads: dict[bytes, KnownHead] = {}  # by their bytes, those that the parser has read
 
     # What arrives
 
@@ -170,9 +171,9 @@ class Protocol(HttpToolsProtocol):
         """Whether it is a plain request with a head that the parser has read on this connection, and its answer is
         finished: to read it anew costs as much as all the rest (docs/performance.md)."""
         line, _, head = data.partition(b"\r\n")
-        headers = self.heads.get(head)
-        match = _PLAIN_LINE.fullmatch(line) if headers is not None else None
-        if match is None or _TRICK.search(match[2]) or self.unanswered or self.flow.write_paused:
+        known = self.heads.get(head)
+        match = _PLAIN_LINE.fullmatch(line) if known is not None else None
+        if known is None or match is None or _TRICK.search(match[2]) or self.unanswered or self.flow.write_paused:
             return False
         scope = {
             "type": "http",
@@ -182,7 +183,8 @@ class Protocol(HttpToolsProtocol):
             "client": self.client,
             "scheme": self.scheme,
             "root_path": self.root_path,
-            "headers": headers,
+            "headers": known[0],
+            REMEMBERED: known[1],
             "state": self.app_state.copy(),
             "method": match[1].decode("ascii"),
             "path": self.root_path + match[2].decode("ascii"),
@@ -206,7 +208,7 @@ class Protocol(HttpToolsProtocol):
             return
         if len(self.heads) == HEADS_KEPT:
             self.heads.clear()
-        self.heads[head] = self.head
+        self.heads[head] = self.head, {}
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """RFC 9110, 7.8: a server may. The connection ends with this request's answer (`on_headers_complete`), so that

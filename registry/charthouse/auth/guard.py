@@ -11,7 +11,7 @@ from functools import cached_property
 
 from starlette.types import Receive, Scope, Send
 
-from charthouse.at_once import STAMP, Finished, Layer
+from charthouse.at_once import REMEMBERED, STAMP, Finished, Layer
 from charthouse.audit import SIGNING_IN, Actor
 from charthouse.auth import issuers, token_request
 from charthouse.auth.access import ANONYMOUS, DELETE, EVERY_RIGHT, PULL, PUSH, Directory, Rights
@@ -29,6 +29,9 @@ from charthouse.oci.errors import render
 from charthouse.oci.routing import Api, Right, Route
 from charthouse.origin import Origins
 
+DECISION_LIFETIME = 1.0  # seconds: only the end of a token, and of keys that are replaced by hand, can count so late
+DECISIONS = 64  # that are remembered of a head
+
 SIGN_IN = "sign in first: helm registry login, oras login or docker login"
 
 # What a route's word asks for: one of these actions is enough.
@@ -43,6 +46,16 @@ _ACTIONS: Mapping[Right, tuple[str, ...]] = {
 # What a client without a token is told to ask for, as distribution does: to write it has to read too.
 _SCOPES = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 _WRITES = "pull,push"
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """That `who` may. Times in Unix seconds."""
+
+    directory: Directory
+    who: Identity
+    at: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +90,30 @@ class Guard:
         directory = self._users.current(stamp)
         if directory is None:
             return None
-        who = NOBODY if directory.is_open else self._sign_in.known(_authorization(scope), directory)
-        if who is None or not (directory.is_open or self._may(scope, who, directory)):
+        who = NOBODY if directory.is_open else self._let_in(scope, directory)
+        if who is None:
             return None
         if who.name:
             scope.setdefault("state", {})["user"] = who.name
         if scope["method"] == "POST":
             scope["charthouse.caller"] = self._described(scope, who, directory)
         return self._app.at_once(scope)
+
+    def _let_in(self, scope: Scope, directory: Directory) -> Identity | None:
+        """Whoever was seen before, and may. What was decided a moment ago for the same head and path of a connection
+        holds while users and rights do."""
+        remembered: dict[object, object] = scope.get(REMEMBERED, {})
+        asked, now = (scope["method"], scope["path"]), self.registry.time()
+        decided = remembered.get(asked)
+        if isinstance(decided, _Decision) and decided.directory is directory and decided.at <= now < decided.until:
+            return decided.who
+        who = self._sign_in.known(_authorization(scope), directory)
+        if who is None or not self._may(scope, who, directory):
+            return None
+        if len(remembered) >= DECISIONS:
+            remembered.clear()
+        remembered[asked] = _Decision(directory, who, now, now + DECISION_LIFETIME)
+        return who
 
     def _may(self, scope: Scope, who: Identity, directory: Directory) -> bool:
         try:

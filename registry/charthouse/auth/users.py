@@ -123,6 +123,10 @@ class Users:
         """Raises USER_UNKNOWN when there is no such grant."""
         await self._change(by, "grant remove", f"{subject} {pattern}")(_known, queries.remove_grant, subject, pattern)
 
+    async def keys_changed(self, what: str, by: Actor = ON_THE_MACHINE) -> None:
+        """Of access tokens: what was decided by those before is void from the next request on."""
+        await self._change(by, "token-keys rotate", what)(lambda _: None)
+
     def _change(self, by: Actor, action: str, target: str) -> Change:
         change = audited(self._database, by, action, target, self._now)
 

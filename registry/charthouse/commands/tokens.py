@@ -154,7 +154,6 @@ def rotate(
 
       charthouse token-keys rotate --forget
     """
-    from charthouse.audit import ON_THE_MACHINE
     from charthouse.auth import keys
     from charthouse.composition import is_there
 
@@ -165,5 +164,5 @@ def rotate(
         raise DatabaseError(f"the keys cannot be rotated: {error}") from None
     if is_there(settings):  # a file that several registries share may lie beside none of them
         what = f"{kid}, forgetting those before" if forget else kid
-        with_registry(settings, lambda registry: registry.audit.add(ON_THE_MACHINE, "token-keys rotate", what))
+        with_registry(settings, lambda registry: registry.users.keys_changed(what))
     typer.echo(f"{settings.key_file.absolute()}: signing with {kid}")
