@@ -62,7 +62,7 @@ async def export(registry: Registry, folder: Path, *names: tuple[RepositoryName,
 
 
 async def take(registry: Registry, folder: Path, to: str = "") -> list[Carried]:
-    return [each async for each in layouts.take(registry, layouts.find_layouts(folder), to, Caller())]
+    return [each async for each in layouts.take(registry, layouts.find(folder), to, Caller())]
 
 
 async def read(registry: Registry, digest: Digest) -> bytes:
@@ -144,7 +144,7 @@ def _layout(folder: Path, *entries: Any) -> Path:
         ({"digest": "../..:x"}, "has the algorithm '../..'"),
         ({"digest": 5}, "'digest' of an entry of index.json is not a string"),
         ("text", "is not a descriptor"),
-        ({"digest": Digest.of(b"x")}, f"the layout has no file blobs/sha256/{Digest.of(b'x').hex}"),
+        ({"digest": Digest.of(b"x")}, f"there is no file blobs/sha256/{Digest.of(b'x').hex}"),
         ({"digest": Digest.of(b"x"), "annotations": {layouts.REF_NAME: "../a"}}, "tag '../a' is not valid"),
     ],
 )
@@ -190,7 +190,7 @@ async def test_an_index_that_cannot_be_read_is_one_line(content: str, target: Re
     (fault,) = faults(await take(target, tmp_path / "in"))
     assert "index.json" in fault
     with pytest.raises(VaultError, match="there is no OCI image layout"):
-        layouts.find_layouts(tmp_path / "in/app/blobs")
+        layouts.find(tmp_path / "in/app/blobs")
 
 
 async def test_a_chart_that_breaks_a_rule_is_listed_and_the_rest_is_imported(

@@ -1,4 +1,4 @@
-"""Repositories as OCI image layouts: `charthouse export` writes them, `charthouse import` takes them over.
+"""Repositories as OCI image layouts: `charthouse export` writes them, `charthouse import` takes them over, and others.
 
 A layout for each repository, in the folder of its name, is what zot keeps in its root folder and what oras, crane,
 skopeo and regctl read. Built on `Registry`'s operations alone. A folder that is imported is not trusted: links in it
@@ -12,18 +12,20 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
+from charthouse import distribution
 from charthouse.blobs.filesystem import fsync
 from charthouse.core import Caller, Registry
+from charthouse.distribution import REF_NAME
 from charthouse.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, RegistryError, VaultError
 from charthouse.manifest import MANIFEST_LIMIT, OCI_INDEX, Descriptor, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag, shown
+from charthouse.untrusted import open_file, read_file, read_json
 from charthouse.vaults.folder import copy_hashed, sync_folder
 
 LAYOUT = "oci-layout"
 INDEX = "index.json"
-REF_NAME = "org.opencontainers.image.ref.name"
 VERSION = {"imageLayoutVersion": "1.0.0"}
 INDEX_LIMIT = 64 * 1024 * 1024  # bytes of an index.json: 200,000 tags
 DEPTH_LIMIT = 32  # indexes within indexes
@@ -206,35 +208,89 @@ def _descriptor(digest: Digest, media_type: str, size: int, name: Reference, con
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
+class Source(Protocol):
+    """A repository on disk, as some tool keeps it."""
+
+    @property
+    def folder(self) -> Path:
+        """What a person may look at when something is wrong."""
+
+    @property
+    def name(self) -> str:
+        """The path that the repository has below what was given, "" for the folder itself."""
+
+    def entries(self) -> list[object]:
+        """Descriptors of what is pushed, a tag in their annotations; a person's file may hold anything else.
+
+        Raises what a push raises.
+        """
+
+    def read_manifest(self, digest: Digest) -> tuple[bytes, str]:
+        """And its media type, "" where only its descriptor says that. Raises BLOB_UNKNOWN, MANIFEST_UNKNOWN."""
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """Raises BLOB_UNKNOWN."""
+
+    def has(self, digest: Digest) -> bool:
+        """Whether there are such bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A layout on disk and the path that its repository has below what was given, "" for the folder itself."""
+    """An OCI image layout."""
 
     folder: Path
     name: str
 
+    def entries(self) -> list[object]:
+        if read_json(self.folder, (LAYOUT,), INDEX_LIMIT).get("imageLayoutVersion") != VERSION["imageLayoutVersion"]:
+            raise ManifestInvalid(f"{LAYOUT} does not say imageLayoutVersion 1.0.0, the only one there is")
+        entries = read_json(self.folder, (INDEX,), INDEX_LIMIT).get("manifests")
+        if not isinstance(entries, list):
+            raise ManifestInvalid(f"'manifests' of {INDEX} is not a list")
+        return entries
 
-def find_layouts(folder: Path) -> list[Layout]:
-    """All layouts below the folder, or it alone. Links are not followed. Raises VaultError when there is none."""
+    def read_manifest(self, digest: Digest) -> tuple[bytes, str]:
+        return read_file(self.folder, _blob_path(digest), MANIFEST_LIMIT), ""
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        return open_file(self.folder, _blob_path(digest))
+
+    def has(self, digest: Digest) -> bool:
+        return self.folder.joinpath(*_blob_path(digest)).exists()
+
+
+def find(folder: Path) -> Sequence[Source]:
+    """Distribution's repositories, where the folder is its own, else all layouts below it, or it alone.
+
+    Links are not followed. Raises VaultError when there is nothing of either.
+    """
     root = folder.resolve()
+    return distribution.find(root) or _find_layouts(root)
+
+
+def _find_layouts(root: Path) -> list[Layout]:
     folders = [Path(path) for path, _, files in os.walk(root) if LAYOUT in files]
     found = [Layout(path, path.relative_to(root).as_posix() if path != root else "") for path in folders]
     if not found:
-        raise VaultError(f"there is no OCI image layout in {folder}: none of its folders holds a file {LAYOUT}")
+        raise VaultError(
+            f"there is no OCI image layout in {root}: none of its folders holds a file {LAYOUT}; nor is it the root"
+            f" folder of distribution, with {'/'.join(distribution.REPOSITORIES)} in it"
+        )
     return sorted(found, key=lambda layout: layout.name)
 
 
-async def take(registry: Registry, layouts: Sequence[Layout], to: str, caller: Caller) -> AsyncIterator[Carried]:
-    """Pushes what each layout's index names, under the rules that hold for every push."""
-    for layout in layouts:
-        name = "/".join(part for part in (to.strip("/"), layout.name) if part)
+async def take(registry: Registry, sources: Sequence[Source], to: str, caller: Caller) -> AsyncIterator[Carried]:
+    """Pushes what each of them has, under the rules that hold for every push."""
+    for source in sources:
+        name = "/".join(part for part in (to.strip("/"), source.name) if part)
         try:
             repository = RepositoryName.parse(name)
-            entries = await asyncio.to_thread(_entries, layout.folder)
+            entries = await asyncio.to_thread(source.entries)
         except RegistryError as error:
-            yield Carried(f"{layout.folder}", error.message)
+            yield Carried(shown(name) if name else f"{source.folder}", error.message)
             continue
-        taken = _Taken(registry, repository, layout.folder, caller)
+        taken = _Taken(registry, repository, source, caller)
         for entry in entries:
             try:
                 yield Carried(await taken.push(entry))
@@ -245,10 +301,10 @@ async def take(registry: Registry, layouts: Sequence[Layout], to: str, caller: C
 class _Taken:
     """A layout on its way into a repository. What is there already for another tag is not pushed twice."""
 
-    def __init__(self, registry: Registry, repository: RepositoryName, folder: Path, caller: Caller) -> None:
+    def __init__(self, registry: Registry, repository: RepositoryName, source: Source, caller: Caller) -> None:
         self._registry = registry
         self._repository = repository
-        self._folder = folder
+        self._source = source
         self._caller = caller
         self._pushed: set[Digest] = set()
 
@@ -268,16 +324,17 @@ class _Taken:
             return
         if depth > DEPTH_LIMIT:
             raise ManifestInvalid(f"{digest} is an index within more than {DEPTH_LIMIT} others")
-        body = await asyncio.to_thread(_read, self._folder, _blob_path(digest), MANIFEST_LIMIT)
+        body, found = await asyncio.to_thread(self._source.read_manifest, digest)
+        media_type = media_type or found
         if (actual := Digest.of(body, digest.algorithm)) != digest:
-            raise ManifestInvalid(f"manifest {digest} is damaged in the layout: its bytes have the digest {actual}")
+            raise ManifestInvalid(f"manifest {digest} is damaged: its bytes have the digest {actual}")
         manifest = parse(body, media_type)
         sparse = self._registry.settings.sparse_manifests
         for child in manifest.manifests:
-            if not sparse or self._is_here(child.digest):
+            if not sparse or self._source.has(child.digest):
                 await self._push_manifest(child.digest, child.media_type, (), depth + 1)
         for blob in manifest.blobs:
-            if not (sparse or blob.is_elsewhere) or self._is_here(blob.digest):
+            if not (sparse or blob.is_elsewhere) or self._source.has(blob.digest):
                 await self._push_blob(blob.digest)
         await self._registry.push_manifest(self._repository, digest, body, media_type, self._caller, tags)
         self._pushed.add(digest)
@@ -285,53 +342,9 @@ class _Taken:
     async def _push_blob(self, digest: Digest) -> None:
         if digest in self._pushed:
             return
-        with await asyncio.to_thread(_open, self._folder, _blob_path(digest)) as file:
+        with await asyncio.to_thread(self._source.open_blob, digest) as file:
             await self._registry.push_blob(self._repository, self._caller, digest, _pieces(file))
         self._pushed.add(digest)
-
-    def _is_here(self, digest: Digest) -> bool:
-        return self._folder.joinpath(*_blob_path(digest)).exists()
-
-
-def _entries(folder: Path) -> list[object]:
-    """What the layout's index names. Raises MANIFEST_INVALID, BLOB_UNKNOWN."""
-    if _json(folder, LAYOUT).get("imageLayoutVersion") != VERSION["imageLayoutVersion"]:
-        raise ManifestInvalid(f"{LAYOUT} does not say imageLayoutVersion 1.0.0, the only one there is")
-    entries = _json(folder, INDEX).get("manifests")
-    if not isinstance(entries, list):
-        raise ManifestInvalid(f"'manifests' of {INDEX} is not a list")
-    return entries
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        document = json.loads(_read(folder, (name,), INDEX_LIMIT).decode())
-    except (ValueError, RecursionError):
-        raise ManifestInvalid(f"{name} is not valid JSON") from None
-    if not isinstance(document, dict):
-        raise ManifestInvalid(f"{name} is not a JSON object")
-    return document
-
-
-def _read(folder: Path, parts: tuple[str, ...], limit: int) -> bytes:
-    with _open(folder, parts) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ManifestInvalid(f"{'/'.join(parts)} has more than {limit:,} bytes")
-    return content
-
-
-def _open(folder: Path, parts: tuple[str, ...]) -> BinaryIO:
-    """A file of the layout, whose folder is no link itself. Raises BLOB_UNKNOWN: it may be a link to anywhere."""
-    path, name = folder.joinpath(*parts), "/".join(parts)
-    try:
-        if path.resolve() != path:
-            raise BlobUnknown(f"{name} is a link, or behind one: a layout's files are read from the layout alone")
-        if not path.is_file():
-            raise BlobUnknown(f"the layout has no file {name}")
-        return path.open("rb")
-    except OSError as error:
-        raise BlobUnknown(f"{name} cannot be read: {error.strerror}") from None
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:

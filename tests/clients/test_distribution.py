@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import re
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +12,10 @@ import pytest
 from charthouse.auth import keys, scope, tokens
 from charthouse.auth.keys import TokenKeys
 from charthouse.manifest import OCI_MANIFEST
-from support.tools import find
+from support.distribution import serving
 
 pytestmark = pytest.mark.clients
 
-LISTENING = re.compile(r'"listening on (127\.0\.0\.1:\d+)"')
-PATIENCE = 30  # seconds
 CONFIGURATION = """
 version: 0.1
 log: {{formatter: json}}
@@ -49,21 +44,8 @@ def distribution(key_file: Path) -> Iterator[str]:
     published, configuration = key_file.with_name("jwks.json"), key_file.with_name("configuration.yml")
     published.write_text(json.dumps(TokenKeys(key_file).published))
     configuration.write_text(CONFIGURATION.format(jwks=published))
-    command = [find("distribution"), "serve", configuration]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        guard = threading.Timer(PATIENCE, process.kill)
-        guard.start()
-        found = next(filter(None, map(LISTENING.search, process.stderr)), None)
-        guard.cancel()
-        rest = threading.Thread(target=process.stderr.read)
-        rest.start()
-        try:
-            assert found, "distribution ended before it was listening"
-            yield f"http://{found[1]}"
-        finally:
-            process.kill()
-            rest.join()
+    with serving(configuration) as host:
+        yield f"http://{host}"
 
 
 def ask(url: str, method: str, path: str, token: str, **options) -> httpx.Response:

@@ -57,13 +57,16 @@ def export(
 
 @family.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A layout, or a folder with layouts, such as zot's.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A layout, a folder of them, or the root folder of zot or distribution."),
+    ],
     to: Annotated[str, typer.Option("--to", help="Namespace to push to; for a single layout, its repository.")] = "",
     data: DataOption = None,
     database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Push what OCI image layouts hold: an export, or the root folder of a zot.
+    """Push what a folder holds: OCI image layouts, such as an export, or the root folder of a zot or a distribution.
 
     The same rules hold as for every push. What they refuse is listed at the end, and the command ends with 1; the rest
     is pushed all the same. Again, it pushes the same again.
@@ -72,12 +75,14 @@ def import_(
 
       charthouse import /srv/zot
 
+      charthouse import /var/lib/registry
+
       charthouse import /srv/layouts --to team-a
     """
     from charthouse import layouts
     from charthouse.core import Caller
 
-    found = layouts.find_layouts(folder)
+    found = layouts.find(folder)
     if found[0].name == "" and not to:
         raise VaultError(f"{folder} is one layout itself: say which repository it becomes, such as --to team-a/app")
     done, faults = with_registry(
