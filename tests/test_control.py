@@ -112,7 +112,16 @@ def test_what_control_cannot_do_it_says(control: httpx.Client) -> None:
     assert named.status_code == 422
     assert "san of a registry for tests is ['a b']: 'a b' is no host name" in named.json()["detail"]
     assert control.delete("/registries/7").json()["detail"] == "there is no registry 7 that was asked for here"
-    assert "'basic' or 'bearer'" in control.post("/registries", json={"auth": "ldap"}).text
+    for path, wrong, detail in (
+        ("/registries", {"auth": "ldap"}, "auth: Input should be 'none', 'basic' or 'bearer'"),
+        ("/registries", {"polcy": "charts"}, "polcy: there is no such field; /_test/openapi.json has all"),
+        ("/faults", {"rules": [{"satus": 502}]}, "rules.0.satus: there is no such field; /_test/openapi.json has all"),
+        ("/clock", {"advance": -1}, "advance: Input should be greater than or equal to 0"),
+    ):
+        answer = control.post(path, json=wrong)
+        assert (answer.status_code, answer.json()) == (422, {"detail": detail})
+    described = control.get("/openapi.json").json()["paths"]["/_test/registries"]["post"]["responses"]["422"]
+    assert described["content"]["application/json"]["schema"]["$ref"].endswith("/Refusal")
 
 
 @pytest.fixture

@@ -161,6 +161,13 @@ def test_requests_are_recorded_in_their_order(registry: Registry) -> None:
     assert second.bytes == int(second.answer["content-length"])
 
 
+def test_whoever_has_an_answer_finds_its_request_in_the_record_as_over(registry: Registry) -> None:
+    registry.fail(bandwidth=200)
+    for _ in range(5):
+        assert get(f"{registry.url}/v2/") == b"{}"
+        assert registry.requests[-1].milliseconds > 0
+
+
 def test_reset_makes_it_empty_at_the_same_address(registry: Registry) -> None:
     url = registry.url
     for version in ("1.0.0", "2.0.0"):

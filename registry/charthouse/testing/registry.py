@@ -221,7 +221,7 @@ class Registry:
     @property
     def requests(self) -> list[Request]:
         """Since the start or the last reset."""
-        return list(self._running.site.records.requests)
+        return self._running.requests()
 
     # --- what goes wrong --------------------------------------------------------------------------------------------
 
