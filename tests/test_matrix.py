@@ -52,6 +52,7 @@ ROWS: dict[str, dict[str, str]] = {
     "/api/v1/whoami": {"GET": "administrate"},
     "/api/v1/users": {"GET": "administrate", "POST": "administrate"},
     "/api/v1/users/{name}": dict.fromkeys(("GET", "PATCH", "DELETE"), "administrate"),
+    "/api/v1/users/{name}/limits": {"GET": "administrate", "PUT": "administrate"},
     "/api/v1/groups": {"GET": "administrate"},
     "/api/v1/groups/{group}/members/{name}": {"PUT": "administrate", "DELETE": "administrate"},
     "/api/v1/grants": dict.fromkeys(("GET", "PUT", "DELETE"), "administrate"),

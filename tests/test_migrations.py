@@ -51,6 +51,7 @@ BELONG_TO_NOBODY = {
     "logins",
     "collection_passes",
     "quota_turns",
+    "user_limits",
 }
 NEXT_REVISION = f"{int(HEAD) + 1:04}"
 
@@ -211,6 +212,7 @@ async def test_an_upgrade_counts_what_repositories_hold(settings, run):
     (repository,) = (await run(content))["repositories"]
     size = value(Integer())
     assert (repository["manifests"], repository["bytes"], repository["unnamed_bytes"]) == (1, size, size)
+    assert (await run(content))["manifests"][0]["weight"] == 2 * size
     assert await run(queries.miscounted) == []
     await run(lambda connection: connection.execute(text("UPDATE repository_blobs SET unnamed_since = NULL")) and None)
     (repository,) = (await run(content))["repositories"]

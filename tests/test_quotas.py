@@ -15,18 +15,21 @@ from sqlalchemy import text
 
 from charthouse import queries, quotas, slots
 from charthouse.app import Application, create_app
+from charthouse.auth import passwords
+from charthouse.auth.access import ACTIONS, Pattern
 from charthouse.composition import open_registry
 from charthouse.core import Caller, Registry
 from charthouse.database import Connection
-from charthouse.errors import NameUnknown, QuotaExceeded
+from charthouse.errors import NameUnknown, QuotaExceeded, UserUnknown
 from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest, Namespace, RepositoryName
 from charthouse.queries import Usage
 from charthouse.settings import Settings, SettingsError, load
-from support.requests import Remote, error_of, image, index, pieces, running
+from support.requests import Remote, descriptor, encoded, error_of, image, index, pieces, running
 
 A = Namespace("team-a")
 GRACE = 86400
+PASSWORD = "correct horse battery"
 CALLER = Caller()
 LAYER = b"layer" * 2000  # 10,000 bytes: a file
 CONFIG = b"{}"
@@ -447,6 +450,142 @@ async def test_the_place_of_a_connection_that_dies_is_free_again(app, remote, li
     assert (await put_blob(remote, LAYER)).status_code == 201
 
 
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def users(app: Application, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Remote]:
+    """Repositories as users see them who may push to all."""
+    context = passwords.Passwords()._context
+    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
+    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
+    registry = app.registry
+    await registry.users.add("admin", PASSWORD, administrator=True)
+    for name in ("ann", "bob"):
+        await registry.users.add(name, PASSWORD)
+        await registry.users.grant(name, Pattern("*"), frozenset(ACTIONS))
+    await registry.namespaces.set(A, {"policy": "oci", "versions": "mutable"})
+
+    def remote(name: str, repository: str = "team-a/app", password: str = PASSWORD) -> Remote:
+        auth = httpx.BasicAuth(name, password)
+        return Remote(httpx.AsyncClient(transport=client._transport, base_url=client.base_url, auth=auth), repository)
+
+    return remote
+
+
+async def pushed(app: Application, name: str) -> Usage:
+    (found,) = await app.registry.quotas.usage_of_users(name)
+    return found.usage
+
+
+async def test_a_users_quota_counts_what_he_pushed_and_is_still_there(app, users):
+    """Each manifest with the blobs that it names: those of two count twice."""
+    ann, bob = users("ann"), users("bob")
+    other = image(CONFIG, LAYER, annotations={"n": "2"})
+    await push(ann, "1")
+    await ann.push_manifest(other, "2")
+    await push(bob, "1")  # the same again is Ann's
+    assert await pushed(app, "ann") == Usage(2, 2 * WHOLE_IMAGE + len(other) - len(MANIFEST))
+    assert await pushed(app, "bob") == Usage()
+    await push(bob, "3", b"of bob")
+    assert (await pushed(app, "bob")).manifests == 1
+    await bob.call("DELETE", f"manifests/{Digest.of(other)}")
+    assert await pushed(app, "ann") == Usage(1, WHOLE_IMAGE)
+    assert [held.name for held in await app.registry.quotas.usage_of_users()] == ["ann", "bob"]
+
+
+async def test_a_user_beyond_his_quota_is_told_so_and_others_go_on(app, users):
+    ann, bob = users("ann"), users("bob", "team-a/other")
+    await push(ann, "1")
+    await app.registry.users.limit("ann", {"quota_bytes": str(WHOLE_IMAGE + 9_000), "quota_manifests": "2"})
+    assert error_of(await put_blob(ann, b"x" * 9_001), 403, "DENIED") == (
+        "user ann holds 10.2 KiB of his 19 KiB; this push needs 8.8 KiB more: delete versions (`charthouse delete`), or"
+        " have the quota raised (`charthouse user limit ann quota_bytes=…`)"
+    )
+    refused = await ann.put_manifest(image(CONFIG, LAYER, annotations={"n": "2"}), "2")
+    assert "user ann holds 10.2 KiB of his 19 KiB; this push needs 10.2 KiB more" in error_of(refused, 403, "DENIED")
+    await push(ann, "2", b"small")
+    assert (await ann.put_manifest(MANIFEST, "other-tag")).status_code == 201
+    text = error_of(await ann.call("POST", "blobs/uploads/"), 403, "DENIED")
+    assert text.startswith("user ann holds 2 of his 2 manifests: delete versions")
+    await push(bob, "1", b"y" * 20_000)
+    await app.registry.users.limit("ann", {"quota_bytes": None, "quota_manifests": None})
+    await push(ann, "3", b"y" * 20_000)
+
+
+async def test_sizes_that_a_manifest_makes_up_do_not_count(app, users):
+    ann = users("ann")
+    for blob in (CONFIG, LAYER):
+        await ann.push_blob(blob)
+    lying = encoded(json.loads(MANIFEST) | {"layers": [descriptor(LAYER) | {"size": 1}]})
+    await ann.push_manifest(lying, "1")
+    assert await pushed(app, "ann") == Usage(1, len(CONFIG) + len(LAYER) + len(lying))
+
+
+async def test_one_user_who_pushes_twice_at_once_cannot_have_the_last_manifest_twice(
+    registry: Registry, settings, clock
+):
+    other = await open_registry(settings, clock=clock, durable=False)
+    await registry.users.add("admin", PASSWORD, administrator=True)
+    await registry.users.limit("admin", {"quota_manifests": "3"})
+    names = [RepositoryName(f"team-{number}/app") for number in range(10)]
+    for name in names:
+        for blob in (CONFIG, LAYER):
+            await registry._database.write(hold, name, blob)
+    caller = Caller("admin")
+    pushes = [
+        (registry, other)[number % 2].push_manifest(name, Digest.of(MANIFEST), MANIFEST, OCI_MANIFEST, caller)
+        for number, name in enumerate(names)
+    ]
+    done = await asyncio.gather(*pushes, return_exceptions=True)
+    await other.close()
+    assert sum(isinstance(each, QuotaExceeded) for each in done) == 7
+    (found,) = await registry.quotas.usage_of_users("admin")
+    assert found.usage.manifests == 3
+
+
+async def test_a_users_blobs_may_be_limited_and_an_api_tokens_too(app, users):
+    await app.registry.users.limit("ann", {"blob_limit": "2KiB"})
+    assert "2,048 bytes (blob_limit, user ann)" in error_of(await put_blob(users("ann"), LAYER), 413, "SIZE_INVALID")
+    secret = await app.registry.api_tokens.add("ci", [Pattern("*")], frozenset(ACTIONS), None)
+    await app.registry.users.limit("token:ci", {"quota_bytes": "5000"})
+    ci = users("ci", password=secret)
+    assert "user token:ci holds 0 bytes of his 4.9 KiB" in error_of(await put_blob(ci, LAYER), 403, "DENIED")
+    assert (await put_blob(users("bob"), LAYER)).status_code == 201
+
+
+async def test_limits_go_with_their_user_and_are_set_of_nobody_else(app, users):
+    registry: Registry = app.registry
+    await registry.users.limit("ann", {"quota_bytes": "1"})
+    await registry.users.remove("ann")
+    await registry.users.add("ann", PASSWORD)
+    await registry.users.grant("ann", Pattern("*"), frozenset(ACTIONS))
+    assert (await put_blob(users("ann"), LAYER)).status_code == 201
+    for nobody in ("zoe", "token:none", "", "team-a"):
+        with pytest.raises(UserUnknown, match="there is no user"):
+            await registry.users.limit(nobody, {"quota_bytes": "1"})
+    with pytest.raises(ValueError, match="a user has no limit 'policy'; there are blob_limit, quota_bytes"):
+        await registry.users.limit("ann", {"policy": "oci"})
+    with pytest.raises(ValueError, match="quota_bytes is '1GB': give bytes"):
+        await registry.users.limit("ann", {"quota_bytes": "1GB"})
+
+
+async def test_an_administrator_sets_limits_over_http(app, users):
+    admin = users("admin").client
+    url = "/api/v1/users/ann/limits"
+    assert (await admin.put(url, json={"quota_bytes": 9_000, "uploads_at_once": 2})).status_code == 200
+    error_of(await put_blob(users("ann"), LAYER), 403, "DENIED")
+    await admin.put(url, json={"quota_manifests": 5})  # in place of the others
+    await push(users("ann"), "1")
+    assert (await admin.get(url)).json() == {
+        "bytes": WHOLE_IMAGE,
+        "manifests": 1,
+        "limits": {"quota_bytes": None, "quota_manifests": 5, "blob_limit": None, "uploads_at_once": None},
+    }
+    assert (await admin.put(url, json={"quota_bytes": -1})).status_code == 422
+    assert (await admin.put("/api/v1/users/zoe/limits", json={})).status_code == 404
+
+
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
@@ -503,11 +642,11 @@ async def test_usage_is_shown_of_every_namespace_that_is_there(app, client, limi
         ("team-c", 0),
         ("*", 2),
     ]
-    print_usage(found, as_json=False)
+    print_usage(found, "namespace", as_json=False)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[2] == "team-a 10.2 KiB 1 of 1,000 0 bytes"
     assert lines[4] == "team-c 0 bytes of 10 GiB 0 0 bytes"
-    print_usage(found, as_json=True)
+    print_usage(found, "namespace", as_json=True)
     assert json.loads(capsys.readouterr().out)[1] == {
         "namespace": "team-a",
         "bytes": WHOLE_IMAGE,

@@ -72,7 +72,7 @@ class Caller:
     host: str = "<registry>"
     rights: Rights = EVERY_RIGHT
     actor: Actor = ON_THE_MACHINE  # as the audit calls him
-    limits: StoredSettings | None = None  # of namespaces, as they were when he asked; None where nobody has looked
+    limits: StoredSettings | None = None  # of namespaces and users, when he asked; None where nobody has looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Registry:
         """The same; None where it takes waiting."""
         if self.settings.require_namespaces or not self._reserve.is_there():
             return None
-        if caller.limits is None or self.quotas.are_set(repository, caller.limits):
+        if caller.limits is None or self.quotas.are_set(repository, caller.limits, caller.name):
             return None
         return self._upload_ids.new(repository, caller.name, self._clock())
 
@@ -248,7 +248,7 @@ class Registry:
         await self.finish_upload(repository, upload_id, caller, digest, pieces, length=length)
 
     async def _limits(self, repository: RepositoryName, caller: Caller) -> Limits:
-        return await self.quotas.limits(repository, caller.limits)
+        return await self.quotas.limits(repository, caller.limits, caller.name)
 
     async def _stored_limits(self) -> StoredSettings:
         return (await self.users.directory()).limits
@@ -411,6 +411,7 @@ class Registry:
                 place.rules,
                 may_overwrite=caller.rights.allows(OVERWRITE, repository),
                 quotas=limits.quotas,
+                pushers_quota=limits.pushers,
             )
             with contextlib.suppress(transactions.RulesMoved):  # then it is asked again under those that hold now
                 await self._database.write(transactions.put_manifest, push, self.settings)

@@ -79,27 +79,29 @@ def print_checked(found: Sequence[Checked], *, as_json: bool) -> None:
     print("\n".join(lines))  # noqa: T201 - likewise
 
 
-def print_usage(found: Sequence[Held], *, as_json: bool) -> None:
-    """What each namespace holds, of how much."""
+def print_usage(found: Sequence[Held], kind: str, *, as_json: bool) -> None:
+    """What each namespace or user holds, of how much. Whom a blob waits for that no manifest names is not known."""
+    waits = kind == "namespace"
     if as_json:
         rows = [
             {
-                "namespace": held.name,
+                kind: held.name,
                 "bytes": held.usage.bytes,
                 "quota_bytes": held.quota.bytes or None,
                 "manifests": held.usage.manifests,
                 "quota_manifests": held.quota.manifests or None,
-                "unnamed_bytes": held.usage.unnamed,
+                **({"unnamed_bytes": held.usage.unnamed} if waits else {}),
             }
             for held in found
         ]
         print(json.dumps(rows, indent=2))  # noqa: T201 - what the command is for
         return
-    print(f"{'namespace':<24} {'bytes':<24} {'manifests':<20} waiting")  # noqa: T201 - likewise
+    print(f"{kind:<24} {'bytes':<24} {'manifests':<20} {'waiting' if waits else ''}".rstrip())  # noqa: T201 - likewise
     for held in found:
         size = said(held.usage.bytes) + (f" of {said(held.quota.bytes)}" if held.quota.bytes else "")
         count = f"{held.usage.manifests:,}" + (f" of {held.quota.manifests:,}" if held.quota.manifests else "")
-        print(f"{held.name:<24} {size:<24} {count:<20} {said(held.usage.unnamed)}")  # noqa: T201 - likewise
+        line = f"{held.name:<24} {size:<24} {count:<20} {said(held.usage.unnamed) if waits else ''}"
+        print(line.rstrip())  # noqa: T201 - likewise
 
 
 def _damage(checked: Checked) -> dict[str, object]:

@@ -171,6 +171,13 @@ def namespace_value(name: str, value: object) -> Any:
         raise ValueError(f"{name} is {value!r}: {error}") from None
 
 
+def limit_value(name: str, value: object) -> int:
+    """What a limit of a user may be, parsed; 0 for None, which is no limit. Raises ValueError."""
+    if name not in LIMIT_SETTINGS:
+        raise ValueError(f"a user has no limit {name!r}; there are {', '.join(LIMIT_SETTINGS)}")
+    return 0 if value is None else int(namespace_value(name, value))
+
+
 def setting(default: Any, parse: Parse, description: str) -> Any:
     return dataclasses.field(default=default, metadata={"parse": parse, "description": description})
 

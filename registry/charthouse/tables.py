@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0010"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0011"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -44,7 +44,7 @@ repositories = Table(
 quota_turns = Table(
     "quota_turns",
     metadata,
-    Column("name", Key, primary_key=True),  # a namespace; empty for the whole registry
+    Column("name", Key, primary_key=True),  # a namespace, or `user ` and a name; empty for the whole registry
     Column("turn", BigInteger, nullable=False),
 )
 
@@ -107,7 +107,10 @@ manifests = Table(
     ),  # the exact bytes, last: a listing does not read past the columns before
     # When its last tag went, or it was pushed again without one; None before that. Of what has a tag it says nothing.
     Column("untagged_since", BigInteger),
+    # Its own bytes and those of the blobs that it names, as they were here when it came: what it counts for its pusher.
+    Column("weight", BigInteger, nullable=False, server_default=text("0")),
     Index("manifests_by_subject", "repository_id", "subject", "digest"),
+    Index("manifests_by_pusher", "pushed_by", "weight"),
 )
 
 # What a manifest names: its config and layers, or its children, in the order of the manifest.
@@ -271,6 +274,15 @@ users = Table(
     Column("administrator", Boolean, nullable=False),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+)
+
+# What a user, or `token:` and an API token's name, may push at most, as it is written.
+user_limits = Table(
+    "user_limits",
+    metadata,
+    Column("subject", Key, primary_key=True),
+    Column("setting", Key, primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 group_members = Table(

@@ -45,6 +45,7 @@ class ManifestPush:
     rules: Rules
     may_overwrite: bool
     quotas: Sequence[Quota] = ()
+    pushers_quota: Quota | None = None
 
 
 class RulesMoved(Exception):
@@ -60,15 +61,17 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
     repository_id, held = queries.enter_repository(connection, push.repository, push.now)
     if namespaces.rules_of(connection, settings, push.repository) != push.rules:
         raise RulesMoved
+    missing, bytes_of_blobs = queries.missing(connection, repository_id, push.manifest)
     if not settings.sparse_manifests:
-        _demand_references(connection, repository_id, push)
+        _refuse_missing(push.repository, missing)
+    weight = push.stored.size + bytes_of_blobs
     there = {tag: queries.tagged(connection, repository_id, tag) for tag in push.tags}
     moving = [tag for tag in there if versions.moves(there[tag], tag, push)]
     if push.chart and not push.tags:  # Helm puts by digest first: refused here, it leaves nothing behind
         tag = versions.tag_of(push.chart)
         versions.moves(queries.tagged(connection, repository_id, tag), tag, push)
     digest = Digest(push.stored.digest)
-    was_here = _keep_manifest(connection, repository_id, push, digest)
+    was_here = _keep_manifest(connection, repository_id, push, digest, weight)
     if push.chart:  # also where the manifest was here before its config
         _put_chart(connection, repository_id, push, push.chart)
     for tag in moving:
@@ -81,6 +84,8 @@ def put_manifest(connection: Connection, push: ManifestPush, settings: Settings)
     if moved or not was_here:
         _note_push(connection, push, moved, overwrites=bool(left))
     quotas.demand(connection, push.quotas, repository_id, held)
+    if push.pushers_quota and not was_here:
+        quotas.demand_of_user(connection, push.pushers_quota, weight)
 
 
 def _note_push(connection: Connection, push: ManifestPush, moved: Sequence[Tag], *, overwrites: bool) -> None:
@@ -89,14 +94,16 @@ def _note_push(connection: Connection, push: ManifestPush, moved: Sequence[Tag],
     queries.add_audit(connection, push.actor, action, f"{push.repository}{what}", push.now)
 
 
-def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPush, digest: Digest) -> bool:
+def _keep_manifest(connection: Connection, repository_id: int, push: ManifestPush, digest: Digest, weight: int) -> bool:
     """Whether it was here already; then the same bytes may have come with another media type, and name the same."""
     known, damage = queries.manifest_state(connection, repository_id, digest)
     if known != push.stored.media_type or damage:
         if known is not None:
             queries.forget_references(connection, repository_id, digest)
         annotations = json.dumps(push.manifest.annotations, separators=(",", ":"))
-        queries.put_manifest(connection, repository_id, push.stored, push.manifest, annotations, push.by, push.now)
+        queries.put_manifest(
+            connection, repository_id, push.stored, push.manifest, annotations, push.by, weight, push.now
+        )
         queries.name_blobs(connection, repository_id, digest)
     if damage:
         queries.unmark_manifest(connection, repository_id, digest)
@@ -132,10 +139,6 @@ def demand_blobs(connection: Connection, repository: RepositoryName, manifest: M
     ]
     if wrong:
         raise ManifestInvalid("\n".join(wrong[:MISSING_SHOWN]))
-
-
-def _demand_references(connection: Connection, repository_id: int, push: ManifestPush) -> None:
-    _refuse_missing(push.repository, queries.missing(connection, repository_id, push.manifest))
 
 
 def _refuse_missing(repository: RepositoryName, missing: Sequence[Descriptor]) -> None:

@@ -53,6 +53,23 @@ class User(BaseModel):
     groups: list[str]
 
 
+class Limits(Asked):
+    """What is not given has no limit."""
+
+    quota_bytes: int | None = Field(default=None, ge=1, le=LARGEST, examples=[10737418240])
+    quota_manifests: int | None = Field(default=None, ge=1, le=LARGEST, examples=[1000])
+    blob_limit: int | None = Field(default=None, ge=1024, le=LARGEST, examples=[104857600])
+    uploads_at_once: int | None = Field(default=None, ge=1, le=1000, examples=[8])
+
+
+class Usage(BaseModel):
+    """Of the manifests that he pushed and that are still here, with the blobs that they name."""
+
+    bytes: int
+    manifests: int
+    limits: Limits
+
+
 class Grant(Asked):
     subject: Text = Field(
         max_length=NAME_LENGTH + 1, description=f"A user, @ and a group, or {ANONYMOUS}.", examples=["ann"]

@@ -13,6 +13,7 @@ from charthouse.auth.guard import Guard
 from charthouse.core import Registry
 from charthouse.errors import UserUnknown
 from charthouse.names import RepositoryName, shown
+from charthouse.settings import limit_value
 
 PAGE = 1000  # rows of the audit
 
@@ -90,6 +91,29 @@ async def remove_user(registry: There, by: By, name: UserName) -> Response:
     """With all that was granted to him."""
     await registry.users.remove(name, by)
     return Response(status_code=204)
+
+
+@router.get("/users/{name}/limits", responses=NOT_FOUND)
+async def get_limits(registry: There, name: UserName) -> models.Usage:
+    """What he has pushed, and what he may. An API token is written token:NAME."""
+    return await _usage(registry, name)
+
+
+@router.put("/users/{name}/limits", responses=NOT_FOUND)
+async def set_limits(registry: There, by: By, name: UserName, limits: models.Limits) -> models.Usage:
+    """In place of those that there were. They count at the next request, everywhere."""
+    values = {setting: None if value is None else str(value) for setting, value in limits.model_dump().items()}
+    await registry.users.limit(name, values, by)
+    return await _usage(registry, name)
+
+
+async def _usage(registry: Registry, name: str) -> models.Usage:
+    directory = await registry.users.directory()
+    if name not in directory.users and directory.token_of(name) is None:
+        raise UserUnknown(f"there is no user {shown(name)}")
+    (held,) = await registry.quotas.usage_of_users(name)
+    limits = {setting: limit_value(setting, value) or None for setting, value in directory.limits_of(name).items()}
+    return models.Usage(bytes=held.usage.bytes, manifests=held.usage.manifests, limits=models.Limits(**limits))
 
 
 def _user(directory: Directory, name: str) -> models.User:

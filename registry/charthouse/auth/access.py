@@ -94,6 +94,11 @@ class Rights:
 EVERY_RIGHT = Rights(is_administrator=True)
 
 
+def of_user(name: str) -> str:
+    """What his limits are kept under, beside those of namespaces: none is called so."""
+    return f"user {name}"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     name: str
@@ -158,7 +163,7 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All users, groups and grants, and the limits of namespaces, as they were at one generation.
+    """All users, groups and grants, and the limits of namespaces and users, as they were at one generation.
 
     Without users the registry is open to everybody. With an htpasswd file, be it empty, or with other issuers it is
     not: `is_closed`.
@@ -170,7 +175,8 @@ class Directory:
     grants: Sequence[Grant] = ()
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)  # by hash
     ended_logins: frozenset[str] = frozenset()  # their ids
-    limits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by namespace and setting, see `quotas.py`
+    # By setting, of each namespace and of each user that has some (`of_user`): see `quotas.py`.
+    limits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     is_closed: bool = False
     file_version: int = 0  # of the htpasswd file; 0 without one
 
@@ -215,6 +221,10 @@ class Directory:
         if reason is None:
             return False, f"no grant gives {subject} {action} in {repository}"
         return True, f"granted by: {reason}"
+
+    def limits_of(self, subject: str) -> Mapping[str, str]:
+        """Of a user or an API token, as they are written."""
+        return self.limits.get(of_user(subject), {})
 
     def token_of(self, subject: str) -> ApiToken | None:
         if not subject.startswith(TOKEN):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from charthouse import queries
 from charthouse.audit import ON_THE_MACHINE, Actor
 from charthouse.auth import api_tokens
-from charthouse.auth.access import ApiToken, Directory, Pattern
+from charthouse.auth.access import TOKEN, ApiToken, Directory, Pattern
 from charthouse.database import Connection, Database
 from charthouse.errors import GrantInvalid, RegistryError, Unauthorized, UserExists, UserUnknown
 from charthouse.names import shown
@@ -99,4 +99,5 @@ def _revoke(connection: Connection, name: str, by: Actor, now: int) -> None:
     queries.raise_access_generation(connection)
     if not queries.remove_api_token(connection, name):
         raise UserUnknown(f"there is no token {shown(name)}: `charthouse token list` shows them")
+    queries.forget_user_limits(connection, f"{TOKEN}{name}")
     queries.add_audit(connection, by, "token revoke", name, now)

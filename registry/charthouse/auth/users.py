@@ -13,6 +13,7 @@ from charthouse.database import Connection, Database, P, Query, T
 from charthouse.errors import AdministratorMissing, GrantInvalid, UserExists, UserNameInvalid, UserUnknown
 from charthouse.fresh import Fresh
 from charthouse.names import shown
+from charthouse.settings import limit_value
 
 
 class Users:
@@ -101,6 +102,17 @@ class Users:
         if self._file and user and user.is_from_file:
             raise UserUnknown(f"{name} is a user of the htpasswd file: change or remove the line in {self._file.path}")
 
+    async def limit(self, subject: str, values: Mapping[str, str | None], by: Actor = ON_THE_MACHINE) -> None:
+        """Of a user, or of `token:` and an API token's name; None takes a limit away.
+
+        Raises USER_UNKNOWN, and ValueError for a limit that cannot be.
+        """
+        for setting, value in values.items():
+            limit_value(setting, value)
+        words = [setting if value is None else f"{setting}={value}" for setting, value in values.items()]
+        of_file = self._file.users if self._file else {}
+        await self._change(by, "user limit", " ".join([subject, *words]))(_limit, subject, values, of_file)
+
     # --- groups and grants --------------------------------------------------------------------------------------------
 
     async def add_to_group(self, group: str, name: str, by: Actor = ON_THE_MACHINE) -> None:
@@ -165,6 +177,17 @@ def _set_disabled(connection: Connection, name: str, *, disabled: bool) -> None:
 def _remove(connection: Connection, name: str) -> None:
     _known(connection, queries.remove_user, name)
     _keep_an_administrator(connection, name)
+
+
+def _limit(connection: Connection, subject: str, values: Mapping[str, str | None], of_file: Mapping[str, User]) -> None:
+    directory = queries.directory(connection)
+    if subject not in of_file and subject not in directory.users and directory.token_of(subject) is None:
+        raise UserUnknown(f"there is no user {shown(subject)} (an API token is written token:NAME)")
+    for setting, value in values.items():
+        if value is None:
+            queries.unset_user_limit(connection, subject, setting)
+        else:
+            queries.set_user_limit(connection, subject, setting, value)
 
 
 def _keep_an_administrator(connection: Connection, name: str) -> None:

@@ -99,3 +99,13 @@ def parse_name(text: str) -> tuple[RepositoryName, Reference | None]:
         return RepositoryName.parse(name), Digest.parse(digest)
     name, colon, version = text.partition(":")
     return RepositoryName.parse(name), Tag.parse(version.replace("+", "_")) if colon else None
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """`SETTING=VALUE`. Raises SettingsError."""
+    setting, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(
+            f"{text!r} on the command line sets nothing: write SETTING=VALUE, such as versions=immutable"
+        )
+    return setting, value

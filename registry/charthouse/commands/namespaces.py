@@ -12,6 +12,7 @@ from charthouse.commands import (
     DataOption,
     JsonOption,
     existing,
+    parse_pair,
     with_registry,
 )
 from charthouse.names import Namespace
@@ -109,7 +110,7 @@ def set_namespace(
       charthouse namespace set / policy=charts
     """
     parsed = Namespace.parse(name)
-    pairs = dict(_pair(value) for value in values)
+    pairs = dict(map(parse_pair, values))
     settings = existing(data, database, config)
     try:
         with_registry(settings, lambda registry: registry.namespaces.set(parsed, pairs))
@@ -159,6 +160,7 @@ def show_usage(
     parsed = Namespace.parse(name) if name is not None else None
     print_usage(
         with_registry(existing(data, database, config), lambda registry: registry.quotas.usage(parsed)),
+        "namespace",
         as_json=as_json,
     )
 
@@ -246,15 +248,6 @@ def remove_key(
     settings = existing(data, database, config)
     with_registry(settings, lambda registry: registry.namespaces.remove_key(parsed, fingerprint))
     typer.echo(f"removed {fingerprint} from the keyring of namespace {parsed}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    setting, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(
-            f"{text!r} on the command line sets nothing: write SETTING=VALUE, such as versions=immutable"
-        )
-    return setting, value
 
 
 def _described(key: "Key") -> str:

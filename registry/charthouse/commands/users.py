@@ -9,7 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 from charthouse.auth.access import ACTIONS, ANONYMOUS, Directory, Pattern, parse_actions
-from charthouse.commands import ConfigOption, DatabaseOption, DataOption, YesOption, day, existing, with_registry
+from charthouse.commands import (
+    ConfigOption,
+    DatabaseOption,
+    DataOption,
+    JsonOption,
+    YesOption,
+    day,
+    existing,
+    parse_pair,
+    with_registry,
+)
 from charthouse.names import RepositoryName
 from charthouse.settings import PASSWORD_FILE, SettingsError, load
 
@@ -35,6 +45,7 @@ family.add_typer(group, name="group")
 family.add_typer(grant, name="grant")
 
 NameArgument = Annotated[str, typer.Argument(metavar="USER", help="A user's name.")]
+LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
 StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 SubjectArgument = Annotated[str, typer.Argument(metavar="SUBJECT", help=f"A user, @ and a group, or {ANONYMOUS}.")]
 PatternArgument = Annotated[str, typer.Argument(metavar="PATTERN", help="team-a/app, team-a/* or *.")]
@@ -43,7 +54,8 @@ PatternArgument = Annotated[str, typer.Argument(metavar="PATTERN", help="team-a/
 @family.command()
 def init(
     administrator: Annotated[str, typer.Option("--admin", metavar="USER", help="The administrator's name.")] = "admin",
-    password_stdin: StdinOption = False,
+    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
+StdinOption = False,
     data: DataOption = None,
     database: DatabaseOption = None,
     config: ConfigOption = None,
@@ -80,7 +92,8 @@ sign in with: helm registry login HOST --username {administrator}""")
 @user.command("add")
 def add_user(
     name: NameArgument,
-    password_stdin: StdinOption = False,
+    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
+StdinOption = False,
     administrator: Annotated[bool, typer.Option("--admin", help="He may do everything.")] = False,
     data: DataOption = None,
     database: DatabaseOption = None,
@@ -98,6 +111,54 @@ def add_user(
     password = _password(password_stdin)
     with_registry(settings, lambda registry: registry.users.add(name, password, administrator=administrator))
     typer.echo(f"added user {name}")
+
+
+@user.command("limit")
+def limit_user(
+    name: LimitedArgument,
+    values: Annotated[list[str], typer.Argument(metavar="SETTING=VALUE...", help="Such as quota_bytes=10GiB.")],
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Limit what a user may push: quota_bytes, quota_manifests, blob_limit, uploads_at_once; an empty value is no limit.
+
+    Examples:
+
+      charthouse user limit ann quota_bytes=10GiB quota_manifests=1000
+
+      charthouse user limit token:ci blob_limit=100MiB uploads_at_once=8
+
+      charthouse user limit ann quota_bytes=
+    """
+    pairs = {setting: value or None for setting, value in map(parse_pair, values)}
+    settings = existing(data, database, config)
+    try:
+        with_registry(settings, lambda registry: registry.users.limit(name, pairs))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    typer.echo(f"set {', '.join(values)} for {name}")
+
+
+@user.command("usage")
+def show_usage(
+    name: Annotated[str | None, typer.Argument(metavar="USER", help="All users without.")] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what users have pushed that is still here, and what they may push at most.
+
+    Example:
+
+      charthouse user usage ann
+    """
+    from charthouse.listing import print_usage
+
+    settings = existing(data, database, config)
+    found = with_registry(settings, lambda registry: registry.quotas.usage_of_users(name))
+    print_usage(found, "user", as_json=as_json)
 
 
 @user.command("list")
@@ -122,7 +183,8 @@ def list_users(data: DataOption = None, database: DatabaseOption = None, config:
 @user.command("passwd")
 def set_password(
     name: NameArgument,
-    password_stdin: StdinOption = False,
+    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
+StdinOption = False,
     data: DataOption = None,
     database: DatabaseOption = None,
     config: ConfigOption = None,

@@ -131,12 +131,15 @@ from charthouse.queries.usage import (
     take_turn as take_turn,
     usage as usage,
     usage_of_each as usage_of_each,
+    usage_of_each_user as usage_of_each_user,
+    usage_of_user as usage_of_user,
 )
 from charthouse.queries.users import (
     access_generation as access_generation,
     add_member as add_member,
     add_user as add_user,
     directory as directory,
+    forget_user_limits as forget_user_limits,
     has_users as has_users,
     raise_access_generation as raise_access_generation,
     remove_grant as remove_grant,
@@ -145,6 +148,8 @@ from charthouse.queries.users import (
     set_disabled as set_disabled,
     set_grant as set_grant,
     set_password as set_password,
+    set_user_limit as set_user_limit,
+    unset_user_limit as unset_user_limit,
 )
 from charthouse.queries.whole import (
     advance_serials as advance_serials,

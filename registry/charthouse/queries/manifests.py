@@ -27,11 +27,12 @@ _STATE = text("""
     WHERE m.repository_id = :repository_id AND m.digest = :digest""")
 _PUT_MANIFEST = text("""
     INSERT INTO manifests (repository_id, digest, media_type, size, artifact_type, subject, pushed_at, pushed_by,
-        annotations_size, annotations, content)
+        annotations_size, annotations, content, weight)
     VALUES (:repository_id, :digest, :media_type, :size, :artifact_type, :subject, :now, :pushed_by,
-        :annotations_size, :annotations, :content)
+        :annotations_size, :annotations, :content, :weight)
     ON CONFLICT (repository_id, digest) DO UPDATE SET media_type = excluded.media_type, size = excluded.size,
-        artifact_type = excluded.artifact_type, subject = excluded.subject, content = excluded.content""")
+        artifact_type = excluded.artifact_type, subject = excluded.subject, content = excluded.content,
+        weight = excluded.weight""")
 _FORGET_REFERENCES = text("DELETE FROM manifest_references WHERE repository_id = :repository_id AND manifest = :digest")
 _ADD_REFERENCE = text("""
     INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, media_type, size)
@@ -39,10 +40,11 @@ _ADD_REFERENCE = text("""
 _AT_ONCE = 4  # descriptors looked for in one statement: a chart has two or three
 _AMONG = f"IN ({', '.join(f':digest{number}' for number in range(_AT_ONCE))})"
 _HELD_BLOBS = text(f"""
-    SELECT h.digest FROM repository_blobs h WHERE h.repository_id = :repository_id AND h.digest {_AMONG}
+    SELECT h.digest, b.size FROM repository_blobs h JOIN blobs b ON b.digest = h.digest
+    WHERE h.repository_id = :repository_id AND h.digest {_AMONG}
     AND NOT EXISTS (SELECT 1 FROM damaged_blobs d WHERE d.digest = h.digest)""")  # noqa: S608 - joined from constants
 _HELD_MANIFESTS = text(f"""
-    SELECT m.digest FROM manifests m WHERE m.repository_id = :repository_id AND m.digest {_AMONG}
+    SELECT m.digest, m.size FROM manifests m WHERE m.repository_id = :repository_id AND m.digest {_AMONG}
     AND {DAMAGE_OF_MANIFEST} IS NULL""")  # noqa: S608 - joined from constants
 _SET_TAG = text("""
     INSERT INTO tags (repository_id, name, digest, pushed_at, pushed_by)
@@ -92,24 +94,26 @@ def manifest_state(connection: Connection, repository_id: int, digest: Digest) -
     return (row[0], row[1]) if row else (None, None)
 
 
-def missing(connection: Connection, repository_id: int, manifest: Manifest) -> list[Descriptor]:
-    """What the manifest names and the repository does not hold, or not undamaged."""
+def missing(connection: Connection, repository_id: int, manifest: Manifest) -> tuple[list[Descriptor], int]:
+    """What the manifest names and the repository does not hold, or not undamaged; and the bytes of the blobs that it
+    does, each once, whatever size the manifest says."""
     blobs = [descriptor for descriptor in manifest.blobs if not descriptor.is_elsewhere]
-    return [
-        *_absent(connection, _HELD_BLOBS, repository_id, blobs),
-        *_absent(connection, _HELD_MANIFESTS, repository_id, manifest.manifests),
-    ]
+    held_blobs = _held(connection, _HELD_BLOBS, repository_id, blobs)
+    held = held_blobs | _held(connection, _HELD_MANIFESTS, repository_id, manifest.manifests)
+    absent = [descriptor for descriptor in (*blobs, *manifest.manifests) if descriptor.digest not in held]
+    return absent, sum(held_blobs.values())
 
 
-def _absent(
+def _held(
     connection: Connection, statement: TextClause, repository_id: int, descriptors: Sequence[Descriptor]
-) -> list[Descriptor]:
-    held: set[str] = set()
+) -> dict[str, int]:
+    """Each with its size."""
+    held: dict[str, int] = {}
     for start in range(0, len(descriptors), _AT_ONCE):
         chunk = descriptors[start : start + _AT_ONCE]
         digests = {f"digest{n}": chunk[min(n, len(chunk) - 1)].digest for n in range(_AT_ONCE)}
-        held.update(connection.execute(statement, {"repository_id": repository_id, **digests}).scalars())
-    return [descriptor for descriptor in descriptors if descriptor.digest not in held]
+        held.update(connection.execute(statement, {"repository_id": repository_id, **digests}).all())
+    return held
 
 
 def put_manifest(
@@ -119,6 +123,7 @@ def put_manifest(
     manifest: Manifest,
     annotations: str,
     by: str,
+    weight: int,
     now: int,
 ) -> None:
     """Adds the manifest and what it names. The same bytes may come anew: as another media type, for damaged ones."""
@@ -135,6 +140,7 @@ def put_manifest(
             "annotations": annotations,
             "annotations_size": len(annotations) + len(escaped(manifest.referrer_type)),  # nothing else has no limit
             "pushed_by": by,
+            "weight": weight,
             "now": now,
         },
     )

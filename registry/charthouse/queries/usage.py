@@ -32,6 +32,11 @@ _OF_NAMESPACE = _sum("WHERE name = :name OR (name > :first AND name < :end)")
 _EACH = text("""
     SELECT name, manifests, bytes, unnamed_bytes FROM repositories
     WHERE manifests > 0 OR bytes > 0 OR unnamed_bytes > 0 ORDER BY name""")
+_OF_USER = text("""
+    SELECT COUNT(*), CAST(COALESCE(SUM(weight), 0) AS BIGINT) FROM manifests WHERE pushed_by = :name""")
+_OF_EACH_USER = text("""
+    SELECT pushed_by, COUNT(*), CAST(SUM(weight) AS BIGINT) FROM manifests
+    WHERE pushed_by <> '' GROUP BY pushed_by ORDER BY pushed_by""")
 _HOLDS = text("""
     SELECT 1 FROM repositories r JOIN repository_blobs h ON h.repository_id = r.id
     WHERE r.name = :name AND h.digest = :digest""")
@@ -92,6 +97,18 @@ def usage(connection: Connection, namespace: str, repository_id: int = 0) -> tup
 def usage_of_each(connection: Connection) -> list[tuple[str, Usage]]:
     """Of every repository that holds something, by name."""
     return [(name, Usage(*counts)) for name, *counts in connection.execute(_EACH).all()]
+
+
+@one_statement
+def usage_of_user(connection: Connection, name: str) -> Usage:
+    """Of the manifests that he pushed and that are here."""
+    return Usage(*connection.execute(_OF_USER, {"name": name}).first())
+
+
+@one_statement
+def usage_of_each_user(connection: Connection) -> dict[str, Usage]:
+    """Of whoever pushed something that is here."""
+    return {name: Usage(*counts) for name, *counts in connection.execute(_OF_EACH_USER).all()}
 
 
 @one_statement

@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from charthouse.auth.access import MARK_SIZE, Directory, Grant, Pattern, User, parse_actions
+from charthouse.auth.access import MARK_SIZE, Directory, Grant, Pattern, User, of_user, parse_actions
 from charthouse.database import Connection, one_statement
 from charthouse.queries.api_tokens import list_api_tokens
 from charthouse.queries.logins import ended_logins, forget_logins
@@ -32,6 +32,12 @@ _SET_GRANT = text("""
     ON CONFLICT (subject, pattern) DO UPDATE SET actions = excluded.actions""")
 _REMOVE_GRANT = text("DELETE FROM grants WHERE subject = :subject AND pattern = :pattern")
 _REMOVE_GRANTS = text("DELETE FROM grants WHERE subject = :subject")
+_LIMITS = text("SELECT subject, setting, value FROM user_limits")
+_SET_LIMIT = text("""
+    INSERT INTO user_limits (subject, setting, value) VALUES (:subject, :setting, :value)
+    ON CONFLICT (subject, setting) DO UPDATE SET value = excluded.value""")
+_UNSET_LIMIT = text("DELETE FROM user_limits WHERE subject = :subject AND setting = :setting")
+_FORGET_LIMITS = text("DELETE FROM user_limits WHERE subject = :subject")
 
 
 @one_statement
@@ -65,7 +71,7 @@ def directory(connection: Connection) -> Directory:
         [Grant(subject, Pattern(pattern), parse_actions(actions)) for subject, pattern, actions in grants],
         {token.hash: token for token in list_api_tokens(connection)},
         frozenset(hashed[:MARK_SIZE] for hashed in ended_logins(connection)),
-        stored_limits(connection),
+        {**stored_limits(connection), **user_limits(connection)},
     )
 
 
@@ -86,7 +92,8 @@ def set_disabled(connection: Connection, name: str, *, disabled: bool) -> bool:
 
 
 def remove_user(connection: Connection, name: str) -> bool:
-    """With his grants, memberships and logins: who gets the name later gets none of them."""
+    """With his grants, limits, memberships and logins: who gets the name later gets none of them."""
+    forget_user_limits(connection, name)
     forget_logins(connection, name)
     connection.execute(_LEAVE_GROUPS, {"name": name})
     connection.execute(_REMOVE_GRANTS, {"subject": name})
@@ -108,3 +115,23 @@ def set_grant(connection: Connection, grant: Grant) -> None:
 
 def remove_grant(connection: Connection, subject: str, pattern: str) -> bool:
     return connection.execute(_REMOVE_GRANT, {"subject": subject, "pattern": pattern}).rowcount == 1
+
+
+def user_limits(connection: Connection) -> dict[str, dict[str, str]]:
+    """Beside those of namespaces, which have no such names."""
+    found: dict[str, dict[str, str]] = {}
+    for subject, setting, value in connection.execute(_LIMITS).all():
+        found.setdefault(of_user(subject), {})[setting] = value
+    return found
+
+
+def set_user_limit(connection: Connection, subject: str, setting: str, value: str) -> None:
+    connection.execute(_SET_LIMIT, {"subject": subject, "setting": setting, "value": value})
+
+
+def unset_user_limit(connection: Connection, subject: str, setting: str) -> bool:
+    return connection.execute(_UNSET_LIMIT, {"subject": subject, "setting": setting}).rowcount == 1
+
+
+def forget_user_limits(connection: Connection, subject: str) -> None:
+    connection.execute(_FORGET_LIMITS, {"subject": subject})
