@@ -39,8 +39,8 @@ class Slots:
             if loop.time() >= end:
                 where = f"{'from' if user_of(name) else 'to'} {whose(name)}"
                 raise TooManyUploads(
-                    f"{count:,} blobs are coming in {where}, and more may not at once (uploads_at_once): push again when"
-                    " others are done",
+                    f"{count:,} blobs are coming in {where}, and more may not at once (uploads_at_once): push again"
+                    " when others are done",
                     detail=f"uploads: used {count}, limit {count}, wanted 1",
                 )
             await asyncio.sleep(POLL)

@@ -54,8 +54,7 @@ PatternArgument = Annotated[str, typer.Argument(metavar="PATTERN", help="team-a/
 @family.command()
 def init(
     administrator: Annotated[str, typer.Option("--admin", metavar="USER", help="The administrator's name.")] = "admin",
-    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
-StdinOption = False,
+    password_stdin: StdinOption = False,
     data: DataOption = None,
     database: DatabaseOption = None,
     config: ConfigOption = None,
@@ -92,8 +91,7 @@ sign in with: helm registry login HOST --username {administrator}""")
 @user.command("add")
 def add_user(
     name: NameArgument,
-    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
-StdinOption = False,
+    password_stdin: StdinOption = False,
     administrator: Annotated[bool, typer.Option("--admin", help="He may do everything.")] = False,
     data: DataOption = None,
     database: DatabaseOption = None,
@@ -121,7 +119,7 @@ def limit_user(
     database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Limit what a user may push: quota_bytes, quota_manifests, blob_limit, uploads_at_once; an empty value is no limit.
+    """Limit what a user may push: quota_bytes, quota_manifests, blob_limit, uploads_at_once. An empty value is none.
 
     Examples:
 
@@ -183,8 +181,7 @@ def list_users(data: DataOption = None, database: DatabaseOption = None, config:
 @user.command("passwd")
 def set_password(
     name: NameArgument,
-    password_stdin: LimitedArgument = Annotated[str, typer.Argument(metavar="USER", help="A user, or token: and an API token's name.")]
-StdinOption = False,
+    password_stdin: StdinOption = False,
     data: DataOption = None,
     database: DatabaseOption = None,
     config: ConfigOption = None,
