@@ -527,7 +527,7 @@ async def test_a_user_who_pushes_often_at_once_has_the_last_manifest_once(regist
     await registry.users.add("admin", PASSWORD, administrator=True)
     await registry.users.limit("admin", {"quota_manifests": "3"})
     await registry.namespaces.set(A, {"policy": "oci"})
-    names = [RepositoryName(f"team-a/app-{number}") for number in range(10)]
+    names = [RepositoryName(f"team-a/app-{number}") for number in range(40)]
     for name in names:
         for blob in (CONFIG, LAYER):
             await registry._database.write(hold, name, blob)
@@ -538,7 +538,7 @@ async def test_a_user_who_pushes_often_at_once_has_the_last_manifest_once(regist
     ]
     done = await asyncio.gather(*pushes, return_exceptions=True)
     await other.close()
-    assert sum(isinstance(each, QuotaExceeded) for each in done) == 7
+    assert sum(isinstance(each, QuotaExceeded) for each in done) == 37
     (found,) = await registry.quotas.usage_of_users("admin")
     assert found.usage.manifests == 3
 
