@@ -61,19 +61,21 @@ def copy(image: Path, target: Path) -> None:
 
 
 def freeze(*pids: int) -> None:
-    """At once; system calls that had begun are done when `wait_until_frozen` returns."""
+    """At once; system calls that had begun are done when `wait_until_frozen` returns. One may have ended meanwhile."""
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
 
 
 def wait_until_frozen(*pids: int) -> None:
     for pid in pids:
-        eventually(lambda pid=pid: _states(pid) == {"T"})
+        eventually(lambda pid=pid: _states(pid) <= {"T", "Z"})
 
 
 def thaw(*pids: int) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _states(pid: int) -> set[str]:

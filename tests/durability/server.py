@@ -156,6 +156,11 @@ class Server:
             self.kill(*reversed(self.processes()))
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children, such as a PostgreSQL's."""
+    return [pid, *_children(pid)]
+
+
 def _children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]

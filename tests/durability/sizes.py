@@ -12,6 +12,7 @@ class Size:
     kills: int  # cycles for each number of workers
     kills_postgres: int
     cuts: int  # of power
+    cuts_postgres: int
     points: int  # system calls at which a process is killed or fails, for each database
     clients: int  # of the histories of tags
     operations: int  # for each of them
@@ -27,6 +28,7 @@ SIZES = {
         kills=2,
         kills_postgres=1,
         cuts=2,
+        cuts_postgres=1,
         points=3,
         clients=3,
         operations=60,
@@ -40,6 +42,7 @@ SIZES = {
         kills=25,
         kills_postgres=5,
         cuts=20,
+        cuts_postgres=5,
         points=40,
         clients=4,
         operations=500,
@@ -53,6 +56,7 @@ SIZES = {
         kills=1_000,
         kills_postgres=1_000,
         cuts=500,
+        cuts_postgres=500,
         points=10_000,
         clients=16,
         operations=20_000,

@@ -1,8 +1,11 @@
 """The power goes at the moment of an acknowledgement, and the disk has what was written to it by then."""
 
+import contextlib
 import copy
 import random
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,41 +16,125 @@ from durability import disk
 from durability.ledger import Ledger
 from durability.load import Load
 from durability.report import said, tell
-from durability.server import Server
+from durability.server import Server, family
 from durability.sizes import Size
 from durability.stored import look
+from support import postgres
 
 CLIENTS = (4, 1)
 MEGABYTES = 256  # and one for each cut; what is not written takes no room
+Serve = Callable[..., Server]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A server whose blobs and whose database are on one disk; `others` are the processes of the database."""
+
+    server: Server
+    others: Callable[[], list[int]]
+
+    def processes(self) -> list[int]:
+        """The database first: what it does after the rest stood still would be no loss of power."""
+        return [*self.others(), *self.server.processes()]
+
+
+@contextlib.contextmanager
+def with_sqlite(folder: Path, serve: Serve) -> Iterator[Machine]:
+    server = serve(folder)
+    try:
+        yield Machine(server, list)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def with_postgres(folder: Path, serve: Serve) -> Iterator[Machine]:
+    place = folder / "postgres"
+    place.mkdir(exist_ok=True)
+    with postgres.durable(place) as database:
+        server = serve(folder, database=database.url)
+        try:
+            yield Machine(server, lambda: family(database.pid))
+        finally:
+            server.stop()
 
 
 @pytest.fixture
-def disk_image(tmp_path: Path, size: Size) -> Path:
-    disk.demand(tmp_path)
-    image = tmp_path / "disk"
-    disk.make(image, MEGABYTES + size.cuts)
-    return image
+def place() -> Iterator[Path]:
+    """Where PostgreSQL's user gets to, unlike pytest's folders."""
+    with tempfile.TemporaryDirectory(prefix="charthouse-cut-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
-def test_what_was_acknowledged_survives_a_power_cut(
-    serve: Callable[..., Server], tmp_path: Path, disk_image: Path, dice: random.Random, size: Size, did
-):
-    load, again = Load(dice, *CLIENTS), Ledger()
-    with disk.mounted(disk_image, tmp_path / "mounted") as folder:
-        server = serve(folder)
+@dataclass
+class Bench:
+    """A disk, what was pushed to the machine on it, and what was pushed after a cut."""
+
+    place: Path
+    serve: Serve
+    dice: random.Random
+    starts: Callable[[Path, Serve], contextlib.AbstractContextManager[Machine]]
+
+    def __post_init__(self) -> None:
+        self.load, self.again = Load(self.dice, *CLIENTS), Ledger()
+
+    def cut(self, cuts: int, fill: Callable[[Server, Load], None]) -> None:
+        disk.demand(self.place)
+        image = self.place / "disk"
+        disk.make(image, MEGABYTES + cuts)
+        with disk.mounted(image, self.place / "mounted") as folder, self.starts(folder, self.serve) as machine:
+            fill(machine.server, self.load)
+            for number in range(cuts):
+                ledger = self._cut_once(machine, image)
+                lost = self._look_at(ledger)
+                self.again.counts["lost"] += len(lost)
+                assert not lost, tell(f"cut {number + 1}", ledger, lost)
+
+    def _cut_once(self, machine: Machine, image: Path) -> Ledger:
+        """Leaves the disk as it was at an acknowledgement, and returns what was known then."""
+        running = self.load.run(machine.server.port)
+        frozen: list[int] = []
+
+        def freeze() -> None:
+            frozen.extend(machine.processes())
+            disk.freeze(*frozen)
+
+        running.wait_for(self.dice.randint(1, 15), freeze)
         try:
-            fill(server, load)
-            for cut in range(size.cuts):
-                ledger = cut_power(server, load, dice, disk_image, tmp_path / "copy")
-                lost = look_at(tmp_path / "copy", serve, tmp_path / "after", ledger, again)
-                again.counts["lost"] += len(lost)
-                assert not lost, tell(f"cut {cut + 1}", ledger, lost)
+            disk.wait_until_frozen(*frozen)
+            ledger = copy.deepcopy(self.load.ledger)
+            disk.copy(image, self.place / "copy")
         finally:
-            server.stop()
-            did(f"power cut: {size.cuts} cuts, {said(load.ledger)} {said(again)}")
+            disk.thaw(*frozen)
+        running.stop()
+        return ledger
+
+    def _look_at(self, ledger: Ledger) -> list[str]:
+        """Starts a machine on that disk. What is lost or damaged; `again` counts what was pushed to it afterwards."""
+        with (
+            disk.mounted(self.place / "copy", self.place / "after") as folder,
+            self.starts(folder, self.serve) as machine,
+        ):
+            lost = machine.server.lost(ledger)
+            running = Load(random.Random(1), pushers=1, deleters=0).run(machine.server.port)
+            running.wait_for(2)
+            running.stop()
+            self.again.counts["pushes after a cut"] += 2
+            machine.server.end()
+            without_bytes = look(machine.server.settings).damaged
+        return [*lost, *(f"named without its bytes: {key}" for key in without_bytes)]
 
 
-def fill(server: Server, load: Load) -> None:
+def test_what_was_acknowledged_survives_a_power_cut(serve: Serve, place: Path, dice: random.Random, size: Size, did):
+    bench = Bench(place, serve, dice, with_sqlite)
+    try:
+        bench.cut(size.cuts, fill_log)
+    finally:
+        did(f"power cut: {size.cuts} cuts, {said(bench.load.ledger)} {said(bench.again)}")
+
+
+def fill_log(server: Server, load: Load) -> None:
     """Until SQLite writes over its log, as it does from then on: a log that grows takes the rest of the journal along
     to the disk, and hides what was not synced."""
     running = load.run(server.port)
@@ -59,33 +146,18 @@ def fill(server: Server, load: Load) -> None:
     running.stop()
 
 
-def cut_power(server: Server, load: Load, dice: random.Random, image: Path, target: Path) -> Ledger:
-    """Leaves the disk as it was at an acknowledgement, and returns what was known then."""
-    running = load.run(server.port)
-    processes = server.processes()
-    running.wait_for(dice.randint(1, 15), lambda: disk.freeze(*processes))
-    disk.wait_until_frozen(*processes)
+def test_what_was_acknowledged_survives_a_power_cut_of_a_postgres_on_the_same_disk(
+    serve: Serve, place: Path, dice: random.Random, size: Size, did
+):
+    bench = Bench(place, serve, dice, with_postgres)
     try:
-        ledger = copy.deepcopy(load.ledger)
-        disk.copy(image, target)
+        bench.cut(size.cuts_postgres, push_some)
     finally:
-        disk.thaw(*processes)
+        did(f"power cut with PostgreSQL: {size.cuts_postgres} cuts, {said(bench.load.ledger)} {said(bench.again)}")
+
+
+def push_some(server: Server, load: Load) -> None:
+    """PostgreSQL makes files of its log before it needs them: a cut falls between two of them."""
+    running = load.run(server.port)
+    running.wait_for(20)
     running.stop()
-    return ledger
-
-
-def look_at(image: Path, serve: Callable[..., Server], folder: Path, ledger: Ledger, again: Ledger) -> list[str]:
-    """Starts a server on that disk. What is lost or damaged; `again` counts what was pushed to it afterwards."""
-    with disk.mounted(image, folder):
-        server = serve(folder)
-        try:
-            lost = server.lost(ledger)
-            after = Load(random.Random(1), pushers=1, deleters=0)
-            running = after.run(server.port)
-            running.wait_for(2)
-            running.stop()
-            again.counts["pushes after a cut"] += 2
-            server.end()
-        finally:
-            server.stop()
-        return [*lost, *(f"named without its bytes: {key}" for key in look(server.settings).damaged)]

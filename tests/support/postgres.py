@@ -9,9 +9,13 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from support.tools import missing
+
+DURABLE = ("listen_addresses=", "max_connections=100", "checkpoint_timeout=1h")  # the rest as it comes: with fsync
 OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
 
 
@@ -45,24 +49,61 @@ def _user() -> str | None:
 
 
 @contextlib.contextmanager
+def durable(folder: Path) -> Iterator["Durable"]:
+    """One whose data is in that folder, synced as PostgreSQL does by default; what is there already is used.
+
+    The system's, by its own user, who has to reach the folder. Skips the test where there is none.
+    """
+    programs = _system()
+    if programs is None:
+        missing("postgres", "no PostgreSQL is installed")
+    with tempfile.TemporaryDirectory(prefix="charthouse-pg-", dir="/tmp") as sockets:
+        _give_away(Path(sockets), folder)
+        if not (folder / "data").exists():
+            _make(programs, folder)
+        (folder / "data/postmaster.pid").unlink(missing_ok=True)  # of another life of this disk
+        with _started(programs, folder / "data", Path(sockets), DURABLE) as server:
+            yield Durable(server.pid, f"postgresql://charthouse@/postgres?host={sockets}")
+
+
+@dataclass(frozen=True)
+class Durable:
+    pid: int
+    url: str
+
+
+@contextlib.contextmanager
 def _from_system(programs: Path, folder: Path) -> Iterator[str]:
+    _give_away(folder)
+    _make(programs, folder, "--no-sync")
+    with _started(programs, folder / "data", folder, OPTIONS):
+        yield f"postgresql://charthouse@/{{name}}?host={folder}"
+
+
+def _give_away(*folders: Path) -> None:
+    if user := _user():
+        for folder in folders:
+            folder.chmod(0o755)
+            shutil.chown(folder, user)
+
+
+def _make(programs: Path, folder: Path, *flags: str) -> None:
     user, data = _user(), folder / "data"
-    if user:
-        folder.chmod(0o755)
-        shutil.chown(folder, user)
-    command = [programs / "initdb", "-D", data, "-U", "charthouse", "-E", "UTF8", "--no-sync", "-A", "trust"]
+    command = [programs / "initdb", "-D", data, "-U", "charthouse", "-E", "UTF8", "-A", "trust", *flags]
     icu = [*command, "--locale-provider=icu", "--icu-locale=en-US"]
     if subprocess.run(icu, user=user, capture_output=True, check=False, cwd=folder).returncode:
         shutil.rmtree(data, ignore_errors=True)
         subprocess.run(command, user=user, capture_output=True, check=True, cwd=folder)
-    options = [word for option in OPTIONS for word in ("-c", option)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", folder, *options], user=user, stdout=log, stderr=log, cwd=folder
-        )
+
+
+@contextlib.contextmanager
+def _started(programs: Path, data: Path, sockets: Path, options: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [programs / "postgres", "-D", data, "-k", sockets, *[word for each in options for word in ("-c", each)]]
+    with (sockets / "log").open("wb") as log:
+        server = subprocess.Popen(command, user=_user(), stdout=log, stderr=log, cwd=sockets)
     try:
-        _wait(programs, folder, server)
-        yield f"postgresql://charthouse@/{{name}}?host={folder}"
+        _wait(programs, sockets, server)
+        yield server
     finally:
         server.terminate()
         server.wait(30)
