@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import http.client
 import json
 import random
 from collections import Counter
@@ -26,9 +28,11 @@ from charthouse.names import Digest, Namespace, RepositoryName
 from charthouse.queries import Usage
 from charthouse.settings import Settings, SettingsError, load
 from support.requests import Remote, descriptor, encoded, error_of, image, index, pieces, running
+from support.server import serving
 
 A = Namespace("team-a")
 GRACE = 86400
+FROM_FILE = ("quota_bytes", "namespaces")
 PASSWORD = "correct horse battery"
 CALLER = Caller()
 LAYER = b"layer" * 2000  # 10,000 bytes: a file
@@ -624,6 +628,39 @@ async def test_the_toml_file_may_say_it_too_and_goes_before(tmp_path: Path, make
     )
     assert found.quotas == (quotas.Quota(A, 9000, 7, 3),)
     assert found.uploads == (("team-a", 3),)
+
+
+@pytest.mark.parametrize("said", ['quota_bytes = "1GiB"', "[namespaces.team-a]\nquota_manifests = 7", ""])
+async def test_what_was_set_when_the_server_was_started_holds_too(make_settings, tmp_path: Path, said: str):
+    file = tmp_path / "charthouse.toml"
+    file.write_text(said)
+    settings = dataclasses.replace(make_settings(), **{name: getattr(load({}, file, {}), name) for name in FROM_FILE})
+    registry = await open_registry(settings, durable=False)
+    found = await registry.quotas.limits(RepositoryName("team-a/app"), {}, "ann")
+    await registry.close()
+    assert found == quotas.limits_of(settings, {}, RepositoryName("team-a/app"), "ann")
+    assert bool(found.quotas) == bool(said)
+
+
+def test_over_http_a_refused_connection_is_kept_and_one_that_dies_gives_its_place_back(tmp_path: Path):
+    with serving(tmp_path, "--quota-bytes", "9000", "--uploads-at-once", "1") as server:
+        path, digest = "/v2/team-a/app/blobs/uploads/", Digest.of(b"x" * 8_000)
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
+            client.request("POST", f"{path}?digest={Digest.of(LAYER)}", body=LAYER)
+            refused = client.getresponse()
+            assert (refused.status, "this push needs 9.8 KiB more" in refused.read().decode()) == (403, True)
+            socket = client.sock
+            client.request("GET", "/v2/")
+            assert client.getresponse().read() is not None
+            assert client.sock is socket  # it was not opened anew
+        dying = http.client.HTTPConnection("127.0.0.1", server.port)
+        dying.putrequest("POST", f"{path}?digest={digest}")
+        dying.putheader("Content-Length", "8000")
+        dying.endheaders(b"x" * 10)
+        dying.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
+            client.request("POST", f"{path}?digest={digest}", body=b"x" * 8_000)
+            assert client.getresponse().status == 201
 
 
 async def test_usage_is_shown_of_every_namespace_that_is_there(app, client, limit, capsys):

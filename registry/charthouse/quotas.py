@@ -199,13 +199,22 @@ class Quotas:
         self._settings = settings
         self._database = database
         self._stored = stored
+        in_file = any(not own.keys().isdisjoint(LIMIT_SETTINGS) for own in settings.namespaces.values())
+        everywhere = limits_of(settings, {}, RepositoryName("any"))
+        is_limited = in_file or everywhere.all_quotas or everywhere.uploads
+        self._unless_stored = None if is_limited else everywhere  # what holds for all while nobody sets anything
 
     async def limits(self, repository: RepositoryName, stored: StoredSettings | None, by: str) -> Limits:
         """`stored` where it is known already, as it was when the request came."""
-        return limits_of(self._settings, await self._stored() if stored is None else stored, repository, by)
+        return self._limits(repository, await self._stored() if stored is None else stored, by)
+
+    def _limits(self, repository: RepositoryName, stored: StoredSettings, by: str) -> Limits:
+        if not stored and self._unless_stored is not None:
+            return self._unless_stored
+        return limits_of(self._settings, stored, repository, by)
 
     def are_set(self, repository: RepositoryName, stored: StoredSettings, by: str) -> bool:
-        return bool(limits_of(self._settings, stored, repository, by).all_quotas)
+        return bool(self._limits(repository, stored, by).all_quotas)
 
     async def check_begin(self, repository: RepositoryName, limits: Limits) -> None:
         """Before an upload of which nothing is known. What is damaged may be pushed again where all is full.
