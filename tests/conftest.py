@@ -1,13 +1,10 @@
 """The same tests on both databases: whatever asks for `database_url` runs on SQLite and on PostgreSQL."""
 
-import itertools
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -23,7 +20,6 @@ pytest_plugins = ("support.unhandled", "support.built")
 DATABASES = ("sqlite", "postgres")
 STEP_LIMIT = 200_000  # of SQLite's virtual machine: a read that takes more is unbounded
 DID = "did"  # the property of a test that says what it did, in numbers
-_names = itertools.count()
 
 
 class Clock:
@@ -43,8 +39,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
+    from support import canaries  # a plugin is imported as one, which is after this file
+
     with postgres.running() as url:
         yield url
+        canaries.look_through_postgres(url.format(name="postgres"))
 
 
 @pytest.fixture(params=DATABASES)
@@ -52,23 +51,13 @@ async def database_url(request: pytest.FixtureRequest) -> str:
     """An empty database: "" for SQLite in the data folder, else a PostgreSQL URL."""
     if request.param == "sqlite":
         return ""
-    return await _make_database(request.getfixturevalue("postgres_server"))
+    return await postgres.make_database(request.getfixturevalue("postgres_server"))
 
 
 @pytest.fixture(params=DATABASES)
 async def target_url(request: pytest.FixtureRequest, postgres_server: str) -> str:
     """Another one, for what goes from one to the other."""
-    return "" if request.param == "sqlite" else await _make_database(postgres_server)
-
-
-async def _make_database(server: str) -> str:
-    name = f"test_{os.getpid()}_{next(_names)}"
-    connection = await asyncpg.connect(server.format(name="postgres"))
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    finally:
-        await connection.close()
-    return server.format(name=name)
+    return "" if request.param == "sqlite" else await postgres.make_database(postgres_server)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from charthouse.core import Registry
 from support.server import serving
 from support.tools import ROOT
 
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse canary9f3b1c"
 API = "/api/v1"
 NEW_PASSWORD = "another horse, other staples"
 
@@ -211,7 +211,7 @@ async def test_no_input_is_a_fault_of_the_server(closed, admin, method, path, op
 
 
 async def test_wrong_passwords_are_slowed_here_too(closed, client):
-    statuses = [(await client.get(f"{API}/whoami", auth=("admin", "wrong"))).status_code for _ in range(7)]
+    statuses = [(await client.get(f"{API}/whoami", auth=("admin", "wrong canary9f3b1c"))).status_code for _ in range(7)]
     assert statuses == [401] * 5 + [429] * 2
 
 

@@ -17,7 +17,7 @@ REPOSITORY = "/v2/team-a/app"
 @pytest.fixture
 async def closed(app) -> Registry:
     registry: Registry = app.registry
-    await registry.users.add("root", "root's password", administrator=True)
+    await registry.users.add("root", "root's canary9f3b1c", administrator=True)
     return registry
 
 
@@ -121,10 +121,10 @@ async def test_its_last_use_is_noted_once_a_minute_and_changes_nobodys_rights(cl
 
 
 async def test_what_it_pushes_is_not_a_users_who_is_called_alike(closed, client, secret):
-    await closed.users.add("ci", "ci's password")
+    await closed.users.add("ci", "ci's canary9f3b1c")
     upload = await client.post(f"{REPOSITORY}/blobs/uploads/", auth=("ci", secret))
     await closed.users.grant("ci", Pattern("team-a/*"), parse_actions("pull,push"))
-    assert (await client.get(upload.headers["location"], auth=("ci", "ci's password"))).status_code == 404
+    assert (await client.get(upload.headers["location"], auth=("ci", "ci's canary9f3b1c"))).status_code == 404
     assert (await client.get(upload.headers["location"], auth=("ci", secret))).status_code == 204
 
 
@@ -132,7 +132,7 @@ async def test_what_cannot_be_is_refused(registry):
     add = registry.api_tokens.add
     with pytest.raises(GrantInvalid, match="charthouse init"):
         await add("ci", [Pattern("*")], parse_actions("pull"), None)
-    await registry.users.add("root", "root's password", administrator=True)
+    await registry.users.add("root", "root's canary9f3b1c", administrator=True)
     await add("ci", [Pattern("*")], parse_actions("pull"), None)
     with pytest.raises(UserExists, match="there is a token ci already"):
         await add("ci", [Pattern("*")], parse_actions("pull"), None)

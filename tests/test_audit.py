@@ -26,7 +26,7 @@ from charthouse.settings import Settings
 from support.charts import Signer
 from support.requests import Remote, image
 
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse canary9f3b1c"
 ANN = Actor("ann", "192.0.2.1", "0123")
 APP = RepositoryName("team-a/app")
 BLOB = Digest.of(b"{}")
@@ -182,9 +182,9 @@ async def refusals(registry: Registry) -> list[tuple[str, str, str, int]]:
 
 async def test_wrong_passwords_are_one_row_with_their_number_and_no_name_that_nobody_has(users, client):
     for _ in range(3):
-        assert (await client.get("/v2/", auth=("ben", "wrong"))).status_code == 401
-    assert (await client.get("/v2/", auth=("hunter2 typed here", "x"))).status_code == 401
-    assert (await client.get("/token", auth=("ben", "wrong"))).status_code == 401
+        assert (await client.get("/v2/", auth=("ben", "wrong canary9f3b1c"))).status_code == 401
+    assert (await client.get("/v2/", auth=("canary9f3b1c typed here", "x"))).status_code == 401
+    assert (await client.get("/token", auth=("ben", "wrong canary9f3b1c"))).status_code == 401
     assert (await client.get("/v2/", headers={"Authorization": "Bearer a.b.c"})).status_code == 401
     assert await refusals(users) == [("ben", "sign in", "127.0.0.1", 4), ("(unknown)", "sign in", "127.0.0.1", 2)]
 

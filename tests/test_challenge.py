@@ -13,7 +13,7 @@ from charthouse.settings import Settings, load
 from support.process import PATIENCE, Running, receive_answer
 from support.requests import running
 
-PASSWORD = "root's password"
+PASSWORD = "root's canary9f3b1c"
 PROXY = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "charts.example.com"}
 
 
@@ -92,7 +92,7 @@ async def test_pulls_with_a_stored_password_hash_it_once(app, client: httpx.Asyn
     """As Helm does it: each time a challenge, a token for the password, and then the token."""
     await app.registry.users.add("root", PASSWORD, administrator=True)
     guard, counted = app._guard, []
-    await client.get("/v2/", auth=("root", "wrong password"))  # so that there is a door
+    await client.get("/v2/", auth=("root", "wrong canary9f3b1c"))  # so that there is a door
     door = guard._sign_in._basic._door()
     verify = door._verify
     monkeypatch.setattr(door, "_verify", lambda *words: counted.append(words) or verify(*words))

@@ -24,7 +24,7 @@ from support.requests import Remote, image
 NOW = 1_800_000_000
 URL = "https://auth.example.com"
 HERE = "charts.example.com"
-PASSWORD = "root's password"
+PASSWORD = "root's canary9f3b1c"
 
 
 def access(*names: str, actions: tuple[str, ...] = ("pull", "push")) -> list[dict]:

@@ -16,7 +16,7 @@ from charthouse.errors import UserUnknown
 from charthouse.server import is_closed
 from charthouse.settings import Settings, SettingsError, load
 
-PASSWORD = "carl's password"
+PASSWORD = "carl's canary9f3b1c"
 APP = "/v2/team-a/app"
 
 
@@ -51,7 +51,7 @@ async def may(registry: Registry, name: str, actions: str) -> None:
 async def test_they_sign_in_with_bcrypt_or_argon2_and_the_registry_is_closed(client, app):
     assert (await client.get("/v2/")).status_code == 401
     assert [await status(client, name) for name in ("carl", "dora")] == [200, 200]
-    assert [await status(client, name, "wrong") for name in ("carl", "dora", "emil")] == [401] * 3
+    assert [await status(client, name, "wrong canary9f3b1c") for name in ("carl", "dora", "emil")] == [401] * 3
     assert await status(client, "carl", "x" * 73) == 401  # more than bcrypt takes
     assert await status(client, "carl", "\0") == 401
 
@@ -84,8 +84,8 @@ async def test_a_change_of_the_file_counts_at_the_next_request_and_for_access_to
     assert [await status(client, name) for name in ("carl", "carla")] == [401, 200]
     assert (await client.post(f"{APP}/blobs/uploads/", headers=headers)).status_code == 401
     assert "carl may not sign in here any more" in (await client.post("/token", data=form)).text
-    file.write_text(f"carl:{bcrypted('another password')}\n")
-    assert [await status(client, "carl", password) for password in (PASSWORD, "another password")] == [401, 200]
+    file.write_text(f"carl:{bcrypted('another canary9f3b1c')}\n")
+    assert [await status(client, "carl", password) for password in (PASSWORD, "another canary9f3b1c")] == [401, 200]
     assert (await client.post(f"{APP}/blobs/uploads/", headers=headers)).status_code == 401
     assert "the password of carl has changed" in (await client.post("/token", data=form)).text
 
@@ -121,16 +121,16 @@ async def test_a_file_that_is_gone_or_empty_opens_nothing_and_is_said_once(clien
 
 async def test_of_two_with_one_name_that_of_the_database_counts_alone(client, app):
     assert await status(client, "carl") == 200
-    await app.registry.users.add("root", "root's password", administrator=True)
-    await app.registry.users.add("carl", "another password")
-    assert [await status(client, "carl", password) for password in (PASSWORD, "another password")] == [401, 200]
+    await app.registry.users.add("root", "root's canary9f3b1c", administrator=True)
+    await app.registry.users.add("carl", "another canary9f3b1c")
+    assert [await status(client, "carl", password) for password in (PASSWORD, "another canary9f3b1c")] == [401, 200]
     await app.registry.users.remove("carl")
     assert await status(client, "carl") == 200
 
 
 async def test_the_command_that_would_change_one_names_the_file(app, file):
     users = app.registry.users
-    for change in (users.set_password("carl", "another password"), users.remove("carl")):
+    for change in (users.set_password("carl", "another canary9f3b1c"), users.remove("carl")):
         with pytest.raises(UserUnknown, match=r"carl is a user of the htpasswd file: .*users\.htpasswd"):
             await change
 

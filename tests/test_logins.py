@@ -15,7 +15,7 @@ from charthouse.errors import StorageFull, UserUnknown
 from charthouse.settings import load
 from support.requests import error_of
 
-PASSWORD = "ann's password"
+PASSWORD = "ann's canary9f3b1c"
 SCOPE = "repository:team-a/app:pull,push"
 FORM = {"service": "charthouse", "scope": SCOPE, "client_id": "helm"}
 
@@ -23,7 +23,7 @@ FORM = {"service": "charthouse", "scope": SCOPE, "client_id": "helm"}
 @pytest.fixture
 async def users(app) -> Registry:
     registry: Registry = app.registry
-    await registry.users.add("root", "root's password", administrator=True)
+    await registry.users.add("root", "root's canary9f3b1c", administrator=True)
     await registry.users.add("ann", PASSWORD)
     await registry.users.grant("ann", Pattern("team-a/*"), parse_actions("pull,push"))
     return registry
@@ -89,7 +89,7 @@ async def test_one_that_was_cut_or_mistyped_is_told_from_one_that_is_not_known(u
 
 
 async def ended_by_password(users):
-    await users.users.set_password("ann", "another password")
+    await users.users.set_password("ann", "another canary9f3b1c")
     return "the password of ann has changed since this login: sign in again"
 
 
@@ -154,8 +154,8 @@ async def test_a_user_keeps_a_number_of_logins_and_those_unused_for_longest_go(u
 
 async def test_logins_of_before_a_change_of_password_are_forgotten_with_the_next(users, client):
     await sign_in(client)
-    await users.users.set_password("ann", "another password")
-    await sign_in(client, "another password")
+    await users.users.set_password("ann", "another canary9f3b1c")
+    await sign_in(client, "another canary9f3b1c")
     assert len(await users.logins.list()) == 1
 
 
@@ -193,7 +193,7 @@ async def test_a_full_disk_refuses_no_login(users, client, monkeypatch):
 def data(tmp_path):
     async def make() -> None:
         registry = await open_registry(load({"data": tmp_path}, environ={}), durable=False)
-        await registry.users.add("root", "root's password", administrator=True)
+        await registry.users.add("root", "root's canary9f3b1c", administrator=True)
         await registry.users.add("ann", PASSWORD)
         for program in ("docker", "helm\x1b[31m"):
             await registry.logins.add("ann", program, await registry.users.directory())

@@ -25,7 +25,7 @@ from support.issuer import Issuer
 from support.requests import Remote
 from test_api import example, operations
 
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse canary9f3b1c"
 CONTROL_TOKEN = "sesame"
 MINE, OTHERS, PUBLIC = "team-a/app", "team-b/app", "charts/app"
 BLOB = Digest.of(b"{}")
@@ -263,7 +263,7 @@ async def shown_by(caller: str, registry: Registry, client: httpx.AsyncClient) -
         "a pipeline that no rule lets in": basic("", PIPELINES.token(sub="other")),
         "a pipeline's token as bearer": Shown(Bearer(PIPELINES.token(sub="other")), bearer("other").form),
         "a token of nobody's issuer": bearer(OTHER.token()),
-        "a wrong password": basic("admin", "wrong password"),
+        "a wrong password": basic("admin", "wrong canary9f3b1c"),
         "a user who is not there": basic("none", PASSWORD),
         "a disabled administrator": basic("off", PASSWORD),
         "another token": bearer(CONTROL_TOKEN),

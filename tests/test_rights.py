@@ -29,7 +29,7 @@ from charthouse.settings import Settings
 from support.requests import Remote, error_of, image, running
 from test_pull_cache import scope_of
 
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse canary9f3b1c"
 MINE, OTHERS, PUBLIC = "team-a/app", "team-b/app", "charts/app"
 DIGEST = Digest.of(image())
 BLOB = Digest.of(b"{}")
@@ -228,9 +228,9 @@ async def test_every_change_counts_at_the_next_request(closed, client, database_
         await users.set_disabled(name, disabled=True)
         assert (await caller.get(path)).status_code == 401
         await users.set_disabled(name, disabled=False)
-        await users.set_password(name, "another password")
+        await users.set_password(name, "another canary9f3b1c")
         assert (await caller.get(path)).status_code == 401
-    async with as_(client, name, "another password") as caller:
+    async with as_(client, name, "another canary9f3b1c") as caller:
         assert (await caller.get(path)).status_code == 200
         await users.remove(name)
         assert (await caller.get(path)).status_code == 401
@@ -283,7 +283,7 @@ async def test_credentials_that_are_none_are_401_with_a_challenge_and_never_a_50
 
 
 async def test_a_wrong_password_and_a_user_who_is_not_there_are_told_the_same(closed, client):
-    answers = [await as_(client, name, "wrong password").get("/v2/") for name in ("admin", "nobody")]
+    answers = [await as_(client, name, "wrong canary9f3b1c").get("/v2/") for name in ("admin", "nobody")]
     texts = {(answer.status_code, answer.text) for answer in answers}
     assert texts == {(401, answers[0].text)}
     assert methods.WRONG in answers[0].text
@@ -293,13 +293,13 @@ async def test_many_wrong_passwords_slow_that_user_from_that_address_alone(close
     basic, now = app._guard._sign_in._basic, [0.0]
     basic._clock = lambda: now[0]
     for _ in range(methods.FREE_TRIES):
-        assert (await as_(client, "puller", "wrong").get("/v2/")).status_code == 401
+        assert (await as_(client, "puller", "wrong canary9f3b1c").get("/v2/")).status_code == 401
     held = await as_(client, "puller").get("/v2/")
     assert (held.status_code, held.headers["retry-after"]) == (429, "2")
     assert (await as_(client, "pusher").get("/v2/")).status_code == 200  # others go on
     now[0] += 1
     assert (await as_(client, "puller").get("/v2/")).status_code == 200  # and so does he, and is clean again
-    assert (await as_(client, "puller", "wrong").get("/v2/")).status_code == 401
+    assert (await as_(client, "puller", "wrong canary9f3b1c").get("/v2/")).status_code == 401
 
 
 async def test_who_is_known_already_is_not_held_back(closed, client, app):
@@ -307,7 +307,7 @@ async def test_who_is_known_already_is_not_held_back(closed, client, app):
     async with as_(client, "pusher") as caller:
         assert (await caller.get("/v2/")).status_code == 200
         for _ in range(methods.FREE_TRIES + 1):
-            await as_(client, "pusher", "wrong").get("/v2/")
+            await as_(client, "pusher", "wrong canary9f3b1c").get("/v2/")
         assert (await caller.post(f"/v2/{MINE}/blobs/uploads/")).status_code == 202
 
 
@@ -443,7 +443,7 @@ def test_nobody_may_what_no_grant_gives(grants: list[tuple[str, str, set[str]]],
 
 async def test_no_password_reaches_a_log_an_answer_or_the_database(closed, client, settings, caplog):
     caplog.set_level(logging.DEBUG)
-    canary = "canary-9f3b1c-secret"
+    canary = "canary9f3b1c-secret"
     await closed.users.set_password("pusher", canary)
     async with as_(client, "pusher", canary) as caller:
         answers = [await caller.get("/v2/"), await caller.put(f"/v2/{OTHERS}/manifests/1", content=b"{}")]

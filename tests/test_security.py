@@ -20,7 +20,7 @@ from support.tools import ROOT
 PACKAGE = Path(charthouse.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
 PAGE = (ROOT / "docs/security.md").read_text()
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse canary9f3b1c"
 
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 
@@ -190,14 +190,20 @@ async def test_a_user_who_is_not_there_costs_a_hash_like_any_other(closed, clien
 
     monkeypatch.setattr(Passwords, "_verify", watched)
     for name in ("ann", "nobody"):
-        assert (await client.get("/v2/", auth=(name, "wrong password"))).status_code == 401
+        assert (await client.get("/v2/", auth=(name, "wrong canary9f3b1c"))).status_code == 401
     there, absent = hashes
     assert {each.split("$")[1:4][0] for each in (there, absent)} == {"argon2id"}
     assert there.split("$")[:4] == absent.split("$")[:4]
 
 
-FORM = {"grant_type": "password", "service": "charthouse", "client_id": "x", "username": "ann", "password": "wrong"}
-BASIC = httpx.BasicAuth("ann", "wrong")
+FORM = {
+    "grant_type": "password",
+    "service": "charthouse",
+    "client_id": "x",
+    "username": "ann",
+    "password": "wrong canary9f3b1c",
+}
+BASIC = httpx.BasicAuth("ann", "wrong canary9f3b1c")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from charthouse.core import Registry
 from charthouse.settings import Settings
 from support.requests import OCI_MANIFEST, descriptor, image
 
-PASSWORDS = {"root": "root's password", "ann": "ann's password", "bob": "bob's password"}
+PASSWORDS = {"root": "root's canary9f3b1c", "ann": "ann's canary9f3b1c", "bob": "bob's canary9f3b1c"}
 GRANTS = {
     ("ann", "team-a/*"): "pull,push,overwrite",
     ("bob", "team-a/*"): "pull",
@@ -49,7 +49,12 @@ async def get(client: httpx.AsyncClient, name: str = "", *scopes: str, **more: s
 
 
 async def post(client: httpx.AsyncClient, name: str, scope: str = "", **more: str) -> httpx.Response:
-    form = {"grant_type": "password", "username": name, "password": PASSWORDS.get(name, "wrong"), "scope": scope}
+    form = {
+        "grant_type": "password",
+        "username": name,
+        "password": PASSWORDS.get(name, "wrong canary9f3b1c"),
+        "scope": scope,
+    }
     return await client.post("/token", data=form | {"service": "charthouse", "client_id": "helm"} | more)
 
 
@@ -125,8 +130,8 @@ async def test_without_credentials_the_token_is_nobodys(users, client):
 
 async def test_wrong_credentials_are_401_whoever_they_are_of(users, client):
     """And the words are those that Helm prints after a login."""
-    answers = [await client.get("/token", headers=basic(name, "wrong")) for name in ("ann", "nobody")]
-    answers += [await post(client, name, password="wrong") for name in ("ann", "nobody")]
+    answers = [await client.get("/token", headers=basic(name, "wrong canary9f3b1c")) for name in ("ann", "nobody")]
+    answers += [await post(client, name, password="wrong canary9f3b1c") for name in ("ann", "nobody")]
     assert {(each.status_code, each.text) for each in answers} == {(401, answers[0].text)}
     assert "the user name or the password is not right" in answers[0].text
     assert answers[0].headers["www-authenticate"].startswith("Basic ")
@@ -249,7 +254,7 @@ async def test_a_change_counts_at_the_next_request_for_tokens_too(users, client)
     assert await push(client, headers) == 401
     assert (await client.get("/v2/", headers=headers)).status_code == 401
     await users.users.set_disabled("ann", disabled=False)
-    await users.users.set_password("ann", "another password")
+    await users.users.set_password("ann", "another canary9f3b1c")
     assert await push(client, headers) == 401
 
 

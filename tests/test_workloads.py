@@ -21,7 +21,7 @@ from support.requests import Remote, image, running
 
 NOW = 1_800_000_000
 HERE = "charts.example.com"
-PASSWORD = "root's password"
+PASSWORD = "root's canary9f3b1c"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT, ID_TOKEN, ACCESS_TOKEN = (
     f"urn:ietf:params:oauth:token-type:{kind}" for kind in ("jwt", "id_token", "access_token")

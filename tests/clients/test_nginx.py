@@ -24,7 +24,7 @@ SETTINGS = {
     "proxies": ["--trusted-proxies", "127.0.0.1"],
     "url": ["--public-url", "https://charts.example.com", "--open-to-everyone"],
 }
-PASSWORD = "ann's password"
+PASSWORD = "ann's canary9f3b1c"
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
@@ -121,7 +121,7 @@ def test_helm_signs_in_pushes_and_pulls_through_it(closed: Nginx, work: Path, tm
     archive = charts.pack(work, "app", "0.1.0")
     assert "401" in helm("push", archive, where, *trust, status=1)
     signed_in = ("registry", "login", closed.host, "-u", "ann", *trust)
-    assert "not right" in helm(*signed_in, "-p", "wrong", status=1)
+    assert "not right" in helm(*signed_in, "-p", "wrong canary9f3b1c", status=1)
     assert "Login Succeeded" in helm(*signed_in, "-p", PASSWORD)
     helm("push", archive, where, *trust)
     helm("pull", f"{where}/app", "--version", "^0.1", *trust)

@@ -30,7 +30,7 @@ LOGIN = {
     "helm3": PLAIN,
     "helm4": PLAIN,
 }
-PASSWORD = "ann's password"
+PASSWORD = "ann's canary9f3b1c"
 WRONG = "the user name or the password is not right"
 ANN = ("ann", PASSWORD)
 GRANTS = {
@@ -85,7 +85,7 @@ def login(helm: Tool, version: str, host: str, name: str = "ann", password: str 
 
 
 def test_a_wrong_password_fails_at_the_login_and_says_so(helm: Tool, version: str, host: str) -> None:
-    assert WRONG in login(helm, version, host, version, "wrong", status=1)
+    assert WRONG in login(helm, version, host, version, "wrong canary9f3b1c", status=1)
     assert "Login Succeeded" in login(helm, version, host)
 
 
@@ -189,11 +189,11 @@ def test_a_login_lasts_until_the_password_changes_and_then_the_terminal_says_so(
     helm("push", archive, where, *plain)
     helm("pull", f"{where}/app", "--version", "0.1.0", *plain)
     assert (helm.home / archive.name).read_bytes() == archive.read_bytes()
-    asyncio.run(change_password(closed_server.settings, dora, "another password"))
+    asyncio.run(change_password(closed_server.settings, dora, "another canary9f3b1c"))
     refused = helm("pull", f"{where}/app", "--version", "0.1.0", *plain, status=1)
     assert (WRONG if version in ("helm3", "helm4") else "failed to authorize") in refused
     assert "401" in refused
-    login(helm, version, host, dora, "another password")
+    login(helm, version, host, dora, "another canary9f3b1c")
     helm("pull", f"{where}/app", "--version", "0.1.0", *plain)
 
 
@@ -260,7 +260,7 @@ def test_the_sdk_signs_in_pushes_pulls_and_signs_out(
     archive, where = charts.pack(work, "app", "0.1.0"), f"oci://{host}/team-a/{namespace}"
     with helm_python.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as helm:
         with pytest.raises(helm_python.HelmError, match=WRONG):
-            helm.login(host, "sdk", "wrong", plain_http=True)
+            helm.login(host, "sdk", "wrong canary9f3b1c", plain_http=True)
         helm.login(host, "ann", PASSWORD, plain_http=True)
         helm.push(archive, where, plain_http=True)
         helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
@@ -277,7 +277,7 @@ def test_oras_signs_in_reads_writes_deletes_and_signs_out(host: str, public: str
     oras = Tool(find("oras"), tmp_path / "oras")
     (oras.home / "file.txt").write_text("content")
     target = f"{host}/team-a/{public}-oras:1"
-    assert WRONG in oras("login", host, "-u", "oras", "-p", "wrong", *PLAIN, status=1)
+    assert WRONG in oras("login", host, "-u", "oras", "-p", "wrong canary9f3b1c", *PLAIN, status=1)
     oras("login", host, "-u", "ann", "-p", PASSWORD, *PLAIN)
     oras("push", *PLAIN, target, "file.txt")
     oras("pull", *PLAIN, target)
@@ -308,7 +308,7 @@ def test_regctl_signs_in_copies_deletes_and_signs_out(host: str, public: str, tm
     regctl = Tool(find("regctl"), tmp_path / "regctl")
     copy = f"{host}/team-a/regctl/{public}:0.1.0"
     regctl("registry", "set", "--tls", "disabled", host)
-    assert "unauthorized" in regctl("registry", "login", host, "-u", "regctl", "-p", "wrong", status=1)
+    assert "unauthorized" in regctl("registry", "login", host, "-u", "regctl", "-p", "wrong canary9f3b1c", status=1)
     regctl("registry", "login", host, "-u", "ann", "-p", PASSWORD)
     regctl("image", "copy", f"{host}/team-a/{public}:0.1.0", copy)
     regctl("tag", "delete", copy)
@@ -320,7 +320,9 @@ def test_regctl_signs_in_copies_deletes_and_signs_out(host: str, public: str, tm
 def test_skopeo_signs_in_copies_deletes_and_signs_out(host: str, public: str, tmp_path: Path) -> None:
     skopeo = Tool(find_installed("skopeo"), tmp_path / "skopeo", {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")})
     copy, plain = f"docker://{host}/team-a/skopeo/{public}:0.1.0", "--tls-verify=false"
-    assert "invalid username/password" in skopeo("login", plain, "-u", "skopeo", "-p", "wrong", host, status=1)
+    assert "invalid username/password" in skopeo(
+        "login", plain, "-u", "skopeo", "-p", "wrong canary9f3b1c", host, status=1
+    )
     skopeo("login", plain, "-u", "ann", "-p", PASSWORD, host)
     both = ["--src-tls-verify=false", "--dest-tls-verify=false"]
     skopeo("copy", *both, f"docker://{host}/team-a/{public}:0.1.0", copy)

@@ -4,8 +4,10 @@ Its default collation is ICU's en-US where the system's is new enough, so that a
 """
 
 import contextlib
+import itertools
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,10 +15,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from support.tools import missing
 
 DURABLE = ("listen_addresses=", "max_connections=100", "checkpoint_timeout=1h")  # the rest as it comes: with fsync
 OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+_numbers = itertools.count()
+
+
+async def make_database(server: str) -> str:
+    """The URL of an empty one. Its name says which test it is of."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].rpartition(" ")[0]
+    name = f"test_{os.getpid()}_{next(_numbers)}_{re.sub('[^a-z0-9]+', '_', test)}"[:63]
+    connection = await asyncpg.connect(server.format(name="postgres"))
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    finally:
+        await connection.close()
+    return server.format(name=name)
 
 
 @contextlib.contextmanager

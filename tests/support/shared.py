@@ -5,16 +5,15 @@ clock takes `client`.
 """
 
 import itertools
-import os
 import re
 from collections.abc import AsyncIterator
 
-import asyncpg
 import httpx
 import pytest
 
 from charthouse.app import create_app
 from charthouse.settings import load
+from support import postgres
 from support.requests import Remote, running
 
 _numbers = itertools.count()
@@ -24,7 +23,9 @@ _numbers = itertools.count()
 async def shared_client(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
-    database = "" if request.param == "sqlite" else await _create_database(request.getfixturevalue("postgres_server"))
+    database = (
+        "" if request.param == "sqlite" else await postgres.make_database(request.getfixturevalue("postgres_server"))
+    )
     settings = load({"data": tmp_path_factory.mktemp("shared"), "database": database}, environ={})
     async with running(create_app(settings, durable=False, step_limit=200_000)) as client:
         yield client
@@ -35,13 +36,3 @@ def remote(shared_client: httpx.AsyncClient, request: pytest.FixtureRequest) -> 
     """A repository that is not there yet, named after the test."""
     name = re.sub("[^a-z0-9]+", "-", request.function.__name__)[:200]
     return Remote(shared_client, f"{name}/n{next(_numbers)}")
-
-
-async def _create_database(server: str) -> str:
-    name = f"shared_{os.getpid()}_{next(_numbers)}"
-    connection = await asyncpg.connect(server.format(name="postgres"))
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    finally:
-        await connection.close()
-    return server.format(name=name)

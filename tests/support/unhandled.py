@@ -20,19 +20,21 @@ from typing import Any
 
 import pytest
 
+from support import canaries, findings
+
 MARK = "Traceback (most recent call last)"
 _NOTHING_LIKE_IT = (KeyboardInterrupt, SystemExit)
 _LAST_LINE = re.compile(r"(?:[ \t].*\n|\n)*(\S.*)")  # of a traceback, after its first line
 
 _seen: list[str] = []  # since the test began
-_unexpected: list[str] = []  # so far, each with its test
-_lost: list[str] = []  # what was declared and did not come
+UNEXPECTED, LOST = "unhandled", "declared, and not provoked"
 
 
 def look_through(said: str | bytes | None) -> None:
     """What a process wrote on its standard error."""
-    if said:
-        _seen.extend(exceptions_in(said.decode("utf-8", "replace") if isinstance(said, bytes) else said))
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said or ""
+    _seen.extend(exceptions_in(text))
+    canaries.look_through("the standard error of a process", text)
 
 
 def exceptions_in(said: str) -> Iterator[str]:
@@ -74,6 +76,8 @@ def _watch_pipes() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for plugin in (findings, canaries):
+        config.pluginmanager.register(plugin)
     config.addinivalue_line("markers", "provokes(words): the exceptions that the test wants to see in the log")
     _watch_log()
     _watch_pipes()
@@ -106,29 +110,14 @@ def _judge(item: pytest.Item) -> None:
     marks = list(item.iter_markers("provokes"))
     provoked = [word for mark in marks for word in mark.args]
     surely = [word for mark in marks if mark.kwargs.get("surely", True) for word in mark.args]
-    _unexpected.extend(f"{item.nodeid}: {said}" for said in _seen if not any(word in said for word in provoked))
+    for said in _seen:
+        if not any(word in said for word in provoked):
+            findings.add(UNEXPECTED, f"{item.nodeid}: {said}")
     if item.stash.get(_ended, False):  # neither failed nor skipped
-        _lost.extend(f"{item.nodeid}: {word}" for word in surely if not any(word in said for said in _seen))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:  # a worker of pytest-xdist: the process that started it tells
-        output["unexpected"], output["lost"] = _unexpected, _lost
-    elif (_unexpected or _lost) and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    output = getattr(node, "workeroutput", {})
-    _unexpected.extend(output.get("unexpected", ()))
-    _lost.extend(output.get("lost", ()))
+        for word in surely:
+            if not any(word in said for said in _seen):
+                findings.add(LOST, f"{item.nodeid}: {word}")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.write_line(f"unhandled exceptions in the log: {len(_unexpected)}")
-    for title, lines in (("unhandled", _unexpected), ("declared, and not provoked", _lost)):
-        for line in lines:
-            terminalreporter.write_line(f"{title}: {line}", red=True)
+    terminalreporter.write_line(f"unhandled exceptions in the log: {findings.count(UNEXPECTED)}")
