@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from charthouse import api
 from charthouse.auth import passwords
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.core import Registry
@@ -183,7 +184,31 @@ async def test_the_description_is_there_for_whoever_asks_and_loads_nothing(close
     response = await client.get(f"{API}/openapi.json")
     assert response.status_code == 200
     assert response.json()["paths"].keys() == described()["paths"].keys()
-    assert (await client.get(f"{API}/docs")).status_code == 404
+    assert (await client.get(f"{API}/docs", auth=("admin", PASSWORD))).status_code == 404
+
+
+async def test_nothing_of_a_body_is_read_before_it_is_known_who_sends_it_and_little_then(closed, client):
+    """The framework would read and parse it first, whole, whoever sent it."""
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1024
+            yield bytes(1024)
+
+    for credentials, status in ((None, 401), (("ann", PASSWORD), 403), (("admin", PASSWORD), 413)):
+        response = await client.post(f"{API}/users", content=endless(), auth=credentials)
+        assert response.status_code == status
+        assert response.json()["errors"][0]["message"]
+        assert read == 0 or (status == 413 and read <= api.BODY_LIMIT + 1024)
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[" * 60_000, b"\xff", b'{"name": "x"' + b" " * 60_000])
+async def test_a_body_that_is_no_json_is_refused_in_the_words_of_the_api(closed, admin, body):
+    response = await admin.post(f"{API}/users", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.json()["errors"][0]["message"]
 
 
 HOSTILE = ["\0", "a\0b", "%00", "\ud800", "é", "a" * 300, "-1", str(2**63), str(2**70), "", " ", "*", "@", "../x", "[]"]

@@ -5,6 +5,7 @@ import logging
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +37,7 @@ def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
     app.state.registry, app.state.origins, app.state.guard = registry, origins, guard
     app.include_router(router)
     app.include_router(endpoint.router)
+    app.add_exception_handler(HTTPException, api.no_route)
     app.mount(api.PREFIX, api.create(registry, guard))
     app.add_middleware(NoSniffing)
     return app

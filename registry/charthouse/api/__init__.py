@@ -4,10 +4,11 @@ The same operations stand beneath both, and say the same. Whoever calls shows hi
 counts here, and what a browser would send by itself, without JSON's media type, changes nothing.
 """
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charthouse import __version__
 from charthouse.api import routes
@@ -17,6 +18,8 @@ from charthouse.errors import RegistryError
 from charthouse.oci.errors import render
 
 PREFIX = "/api/v1"
+BODY_LIMIT = 64 * 1024  # bytes
+_DESCRIBED = f"{PREFIX}/openapi.json"
 _DESCRIPTION = __doc__
 
 
@@ -34,11 +37,56 @@ def create(registry: Registry, guard: Guard) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.registry, app.state.guard = registry, guard
-    app.include_router(routes.router, dependencies=[Depends(routes.administrator)])
+    app.include_router(routes.router)
     app.add_exception_handler(RegistryError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(HTTPException, no_route)
+    app.add_middleware(Administrators, guard=guard)
     return app
+
+
+class Administrators:
+    """Lets in who may administrate, before anything of a body is read, which the framework does before all else; and of
+    a body at most BODY_LIMIT. The description is for everybody."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = self._app
+        if scope["type"] == "http" and scope["path"] != _DESCRIBED:
+            try:
+                scope[routes.ADMINISTRATOR] = await self._guard.administrator(scope)
+                body = await _read(receive)
+            except RegistryError as error:
+                answer = render(error)
+            else:
+                receive = _again(body, receive)
+                if len(body) > BODY_LIMIT:
+                    answer = _error(413, "SIZE_INVALID", f"the body has more than {BODY_LIMIT:,} bytes")
+        await answer(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    """At most a little more than may be."""
+    body = bytearray()
+    more = True
+    while more and len(body) <= BODY_LIMIT:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, and then what else comes."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -53,7 +101,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _error(422, "UNSUPPORTED", "\n".join(lines))
 
 
-async def _no_route(_: Request, error: Exception) -> Response:
+async def no_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - likewise
     return _error(error.status_code, "UNSUPPORTED", str(error.detail), dict(error.headers or {}))
 

@@ -9,19 +9,21 @@ from charthouse.api import models
 from charthouse.api.models import LARGEST, NAME_LENGTH, Action, Text
 from charthouse.audit import Actor
 from charthouse.auth.access import Directory, Pattern
-from charthouse.auth.guard import Guard
 from charthouse.core import Registry
 from charthouse.errors import UserUnknown
 from charthouse.names import RepositoryName, shown
 from charthouse.settings import limit_value
 
 PAGE = 1000  # rows of the audit
+ADMINISTRATOR = "charthouse.administrator"  # where a request says who asks
 
 router = APIRouter(
     responses={
         401: {"model": models.Errors, "description": "Nobody has signed in, or not rightly."},
         403: {"model": models.Errors, "description": "Whoever asks is no administrator."},
+        400: {"model": models.Errors, "description": "A name, a pattern or a subject that cannot be, or no body."},
         409: {"model": models.Errors, "description": "There are no users yet, or it would leave no administrator."},
+        413: {"model": models.Errors, "description": "The body has more than 64 KiB."},
         422: {"model": models.Errors, "description": "What was sent cannot be understood; a line says each fault."},
         429: {"model": models.Errors, "description": "Too many wrong passwords."},
     }
@@ -33,9 +35,10 @@ INVALID: Responses = {400: {"model": models.Errors, "description": "A name, a pa
 EXISTS: Responses = {409: {"model": models.Errors, "description": "There is one of that name."}}
 
 
-async def administrator(request: Request) -> Actor:
-    guard: Guard = request.app.state.guard
-    return await guard.administrator(request.scope)
+def _administrator(request: Request) -> Actor:
+    """Whoever was let in."""
+    actor: Actor = request.scope[ADMINISTRATOR]
+    return actor
 
 
 def _registry(request: Request) -> Registry:
@@ -43,7 +46,7 @@ def _registry(request: Request) -> Registry:
     return registry
 
 
-By = Annotated[Actor, Depends(administrator)]
+By = Annotated[Actor, Depends(_administrator)]
 There = Annotated[Registry, Depends(_registry)]
 UserName = Annotated[Text, Path(max_length=NAME_LENGTH, examples=["ann"])]
 GroupName = Annotated[Text, Path(max_length=NAME_LENGTH, examples=["devs"])]
