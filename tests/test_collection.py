@@ -53,6 +53,29 @@ def numbers(report: Report) -> dict[str, int]:
     return {name: getattr(report, name) for name in fields if getattr(report, name)}
 
 
+# --- who did it -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pass_that_removes_something_is_one_row_of_the_audit_with_its_numbers(remote, app, clock):
+    for content in (SMALL, LARGE):
+        await remote.push_blob(content)
+    collector, audit = app.registry.collector, app.registry.audit
+    before = await audit.list()
+    await collector.run()  # nothing is due
+    clock.now += GRACE + 1
+    await collector.plan()
+    assert await audit.list() == before
+    await collector.run()
+    await remote.push_blob(LARGE)
+    clock.now += GRACE + 1
+    await collector.run_when_due()
+    rows = [(row.who, row.action, row.target, row.at) for row in await audit.list() if row not in before]
+    assert rows == [
+        ("(on the machine)", "gc", "2 blobs of 10,002 bytes", int((clock.now - GRACE - 1) * 1000)),
+        ("(the schedule)", "gc", "1 blob of 10,000 bytes", int(clock.now * 1000)),
+    ]
+
+
 # --- blobs ------------------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ class Actor:
 
 
 ON_THE_MACHINE = Actor("(on the machine)")  # the command line, which needs no login
+THE_SCHEDULE = Actor("(the schedule)")  # of `serve`
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from charthouse import clocks, namespaces, queries
+from charthouse.audit import ON_THE_MACHINE, THE_SCHEDULE, Actor
 from charthouse.blobs import BlobStore, StoredFile
 from charthouse.clocks import Clock
 from charthouse.database import Connection, Database
@@ -23,6 +24,7 @@ from charthouse.settings import Settings
 
 log = logging.getLogger(__name__)
 
+COLLECTED = "gc"  # in the audit
 SHOWN = 1000  # lines of what would go
 EARLY = 10  # parts of gc_every, one of which a pass may be early: two servers never wake up at the same moment
 TOLERANCE = 10.0  # seconds by which the two clocks may part between two passes
@@ -78,6 +80,7 @@ class Report:
         parts = [
             (self.blobs, f"{_counted(self.blobs, 'blob')} of {self.blob_bytes:,} bytes"),
             (self.manifests, _counted(self.manifests, "manifest")),
+            (self.released > self.blobs, f"{_counted(self.released, 'blob')} from repositories"),
             (self.uploads, _counted(self.uploads, "unfinished upload")),
             (self.files, f"{_counted(self.files, 'file')} of {self.file_bytes:,} bytes that no blob has"),
         ]
@@ -95,11 +98,11 @@ class Collector:
     async def run_when_due(self) -> Report | None:
         """The pass that the schedule asks for; None when it was done lately, here or by another server."""
         every = self._settings.gc_every * 1000
-        return await self._run(due_within=every - every // EARLY)
+        return await self._run(THE_SCHEDULE, due_within=every - every // EARLY)
 
     async def run(self) -> Report:
         """A pass now."""
-        report = await self._run(due_within=0)
+        report = await self._run(ON_THE_MACHINE, due_within=0)
         assert report is not None  # noqa: S101 - it is always due
         return report
 
@@ -129,7 +132,7 @@ class Collector:
         report.waiting, report.waiting_bytes = await self._database.scan(statements.waiting_blobs, cutoff)
         return report
 
-    async def _run(self, due_within: int) -> Report | None:
+    async def _run(self, by: Actor, due_within: int) -> Report | None:
         moment = self._moment()
         due = moment.now - due_within
         is_taken, before = await self._database.write(statements.take_pass, moment, due)
@@ -140,6 +143,8 @@ class Collector:
             await self._begin_anew(report, moment)
         else:
             await self._remove(report, moment)
+            if not report.is_empty:  # one row of a pass: each thing that goes was let go of before, which has its own
+                await self._database.write(queries.add_audit, by, COLLECTED, str(report), moment.now)
         waiting = await self._database.scan(statements.waiting_blobs, self._cutoff(moment))
         report.waiting, report.waiting_bytes = waiting
         return report
