@@ -206,7 +206,8 @@ def fetch(url: str) -> bytes:
         error.close()
         raise KeysUnavailable(f"it answered {error.code}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise KeysUnavailable(str(error) or type(error).__name__) from None
+        why = getattr(error, "reason", error)  # urllib wraps what happened
+        raise KeysUnavailable(str(why) or type(error).__name__) from None
 
 
 def _read(answer: IO[bytes]) -> bytes:
