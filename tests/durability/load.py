@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
@@ -150,7 +151,10 @@ class Load:
 
 
 class Running:
-    """The clients at work. What ends one of them in another way than by a killed server comes out of `stop`."""
+    """The clients at work, until the end of a `with`, in whatever way that is left.
+
+    What ends one of them in another way than by a killed server comes out of `stop`.
+    """
 
     def __init__(self, load: Load, port: int) -> None:
         self._load = load
@@ -193,6 +197,16 @@ class Running:
 
     def _failed(self) -> bool:
         return any(future.done() for future in self._futures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What went wrong already is not covered up by what that did to the clients."""
+        if kind is None:
+            self.stop()
+        else:
+            self._is_over.set()
 
     def stop(self) -> None:
         self._is_over.set()

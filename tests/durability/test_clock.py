@@ -48,9 +48,8 @@ def test_what_was_acknowledged_survives_a_clock_that_is_set(
 
 
 def work(server: Server, load: Load) -> None:
-    running = load.run(server.port)
-    running.wait_for(10)
-    running.stop()
+    with load.run(server.port) as running:
+        running.wait_for(10)
 
 
 def jump_between_blobs_and_manifest(server: Server, load: Load, jump: Callable[[], None]) -> None:

@@ -43,19 +43,18 @@ def test_what_was_acknowledged_survives_kill_9(
 
 def kill_once(server: Server, load: Load, dice: random.Random) -> None:
     """And back at once on the same port; a worker alone is replaced by its parent while the clients go on."""
-    running = load.run(server.port)
-    running.wait_for(dice.randint(*STEPS))
-    processes = server.processes()
-    who = dice.choice(["parent", "worker", "all"] if len(processes) > 1 else ["parent"])
-    load.ledger.counts[f"kills of {who}"] += 1
-    killed = {
-        "parent": processes[:1],
-        "worker": dice.sample(processes[1:], min(len(processes) - 1, 1)),
-        "all": processes,
-    }
-    server.kill(*killed[who])
-    if who == "worker":
-        running.wait_for(20)
-    else:
-        server.start()
-    running.stop()
+    with load.run(server.port) as running:
+        running.wait_for(dice.randint(*STEPS))
+        processes = server.processes()
+        who = dice.choice(["parent", "worker", "all"] if len(processes) > 1 else ["parent"])
+        load.ledger.counts[f"kills of {who}"] += 1
+        killed = {
+            "parent": processes[:1],
+            "worker": dice.sample(processes[1:], min(len(processes) - 1, 1)),
+            "all": processes,
+        }
+        server.kill(*killed[who])
+        if who == "worker":
+            running.wait_for(20)
+        else:
+            server.start()

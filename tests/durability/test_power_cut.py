@@ -93,21 +93,20 @@ class Bench:
 
     def _cut_once(self, machine: Machine, image: Path) -> Ledger:
         """Leaves the disk as it was at an acknowledgement, and returns what was known then."""
-        running = self.load.run(machine.server.port)
         frozen: list[int] = []
 
         def freeze() -> None:
             frozen.extend(machine.processes())
             disk.freeze(*frozen)
 
-        running.wait_for(self.dice.randint(1, 15), freeze)
-        try:
-            disk.wait_until_frozen(*frozen)
-            ledger = copy.deepcopy(self.load.ledger)
-            disk.copy(image, self.place / "copy")
-        finally:
-            disk.thaw(*frozen)
-        running.stop()
+        with self.load.run(machine.server.port) as running:
+            running.wait_for(self.dice.randint(1, 15), freeze)
+            try:
+                disk.wait_until_frozen(*frozen)
+                ledger = copy.deepcopy(self.load.ledger)
+                disk.copy(image, self.place / "copy")
+            finally:
+                disk.thaw(*frozen)
         return ledger
 
     def _look_at(self, ledger: Ledger) -> list[str]:
@@ -117,9 +116,8 @@ class Bench:
             self.starts(folder, self.serve) as machine,
         ):
             lost = machine.server.lost(ledger)
-            running = Load(random.Random(1), pushers=1, deleters=0).run(machine.server.port)
-            running.wait_for(2)
-            running.stop()
+            with Load(random.Random(1), pushers=1, deleters=0).run(machine.server.port) as running:
+                running.wait_for(2)
             self.again.counts["pushes after a cut"] += 2
             machine.server.end()
             without_bytes = look(machine.server.settings).damaged
@@ -137,13 +135,12 @@ def test_what_was_acknowledged_survives_a_power_cut(serve: Serve, place: Path, d
 def fill_log(server: Server, load: Load) -> None:
     """Until SQLite writes over its log, as it does from then on: a log that grows takes the rest of the journal along
     to the disk, and hides what was not synced."""
-    running = load.run(server.port)
     log = server.data / f"{DATABASE_NAME}-wal"
-    running.wait_for(1)
-    while log.stat().st_size <= WAL_LIMIT:
+    with load.run(server.port) as running:
+        running.wait_for(1)
+        while log.stat().st_size <= WAL_LIMIT:
+            running.wait_for(10)
         running.wait_for(10)
-    running.wait_for(10)
-    running.stop()
 
 
 def test_what_was_acknowledged_survives_a_power_cut_of_a_postgres_on_the_same_disk(
@@ -158,6 +155,5 @@ def test_what_was_acknowledged_survives_a_power_cut_of_a_postgres_on_the_same_di
 
 def push_some(server: Server, load: Load) -> None:
     """PostgreSQL makes files of its log before it needs them: a cut falls between two of them."""
-    running = load.run(server.port)
-    running.wait_for(20)
-    running.stop()
+    with load.run(server.port) as running:
+        running.wait_for(20)
