@@ -48,16 +48,20 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(params=DATABASES)
 async def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database: "" for SQLite in the data folder, else a PostgreSQL URL."""
+    """A database without rows: "" for SQLite in the data folder, else a PostgreSQL URL."""
     if request.param == "sqlite":
         return ""
-    return await postgres.make_database(request.getfixturevalue("postgres_server"))
+    server = request.getfixturevalue("postgres_server")
+    is_bare = request.node.get_closest_marker("no_tables") is not None
+    return await postgres.make_database(server, "template0" if is_bare else await postgres.template(server))
 
 
 @pytest.fixture(params=DATABASES)
-async def target_url(request: pytest.FixtureRequest, postgres_server: str) -> str:
-    """Another one, for what goes from one to the other."""
-    return "" if request.param == "sqlite" else await postgres.make_database(postgres_server)
+async def target_url(request: pytest.FixtureRequest) -> str:
+    """Another one, without tables, for what goes from one to the other."""
+    if request.param == "sqlite":
+        return ""
+    return await postgres.make_database(request.getfixturevalue("postgres_server"))
 
 
 @pytest.fixture

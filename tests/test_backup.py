@@ -542,6 +542,7 @@ async def test_a_tar_file_gives_nothing_but_what_it_holds(
 # As a person runs it
 
 
+@pytest.mark.no_tables
 async def test_a_person_backs_up_and_restores(tmp_path: Path, database_url: str, run: Run):  # noqa: F811 - the fixture
     data = tmp_path / "data"
     with serving(tmp_path, database=database_url) as server:

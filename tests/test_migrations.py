@@ -205,6 +205,7 @@ async def test_an_upgrade_keeps_every_row_of_every_table(
     assert after["manifests"][0]["added"] == ""
 
 
+@pytest.mark.no_tables
 async def test_an_upgrade_counts_what_repositories_hold(settings, run):
     await run(at("0009"))
     await run(fill)

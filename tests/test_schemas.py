@@ -27,6 +27,8 @@ from charthouse.verification import Pace
 from support.requests import Remote, running
 from test_migrations import HEAD, REVISIONS, at, reflected, run  # noqa: F401 - the fixture
 
+pytestmark = pytest.mark.no_tables
+
 MADE = {path.name.partition(".")[0]: path for path in (Path(__file__).parent / "schemas").glob("*.tar.gz")}
 
 
