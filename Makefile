@@ -27,7 +27,7 @@ test: setup ## the tests, without those that need other clients (make test ARGS=
 	@$(BIN)/python -m pytest -n 2 -m "not clients and not examples and not nightly and not mutants" $(ARGS)
 
 soak: setup ## kills, power cuts and faults of the disk by the hundred, for hours (make soak ARGS='-k power')
-	@DURABILITY=$(or $(DURABILITY),soak) $(BIN)/python -m pytest -s tests/durability tests/test_model.py $(ARGS)
+	@DURABILITY=$(or $(DURABILITY),soak) $(BIN)/python -m pytest -s tests/durability tests/test_model.py tests/test_openapi.py $(ARGS)
 
 examples: setup ## what is in examples/, run as it stands there
 	@$(BIN)/python -m pytest -m "examples and not nightly" $(ARGS)

@@ -18,6 +18,7 @@ class Size:
     operations: int  # for each of them
     jumps: int  # of the clock
     steps: int  # of the stateful model
+    questions: int  # to each operation that OpenAPI describes
     rots: int  # files of blobs that are damaged
     fills: int  # of the disk
     seconds_of_collection: int  # beside ten clients
@@ -34,6 +35,7 @@ SIZES = {
         operations=60,
         jumps=2,
         steps=3_000,
+        questions=12,
         rots=3,
         fills=1,
         seconds_of_collection=2,
@@ -48,6 +50,7 @@ SIZES = {
         operations=500,
         jumps=10,
         steps=5_000,
+        questions=40,
         rots=20,
         fills=1,
         seconds_of_collection=60,
@@ -62,6 +65,7 @@ SIZES = {
         operations=20_000,
         jumps=500,
         steps=500_000,
+        questions=1_000,
         rots=500,
         fills=20,
         seconds_of_collection=3 * 3600,

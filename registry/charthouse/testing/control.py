@@ -77,7 +77,9 @@ class Faults(Model):
 
 
 class Clock(Model):
-    advance: float = Field(ge=0, description="Seconds that pass at once.", examples=[3600])
+    advance: float = Field(
+        ge=0, le=100 * 365 * 86400, description="Seconds that pass at once, at most a hundred years.", examples=[3600]
+    )
 
 
 class Refusal(Model):
@@ -105,8 +107,10 @@ def _authorize(request: Request, authorization: Annotated[str, Header()] = "") -
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Refusal, "description": "Without the token, or with another one."},
+    400: {"model": Refusal, "description": "The body cannot be read, or the registry refuses what would be pushed."},
     422: {"model": Refusal, "description": "What is asked for cannot be."},
 }
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Refusal, "description": "There is none of that number."}}
 This = Annotated[Registry, Depends(_this)]
 All = Annotated[Registries, Depends(_all)]
 router = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(_authorize)], responses=REFUSALS)
@@ -186,7 +190,7 @@ def start_registry(request: Request, this: This, registries: All, wanted: NewReg
     return describe(registry, f"{name}:{registry.port}" if name else "")
 
 
-@router.delete("/registries/{number}", status_code=204, openapi_extra=_sample("end"))
+@router.delete("/registries/{number}", status_code=204, responses=NOT_FOUND, openapi_extra=_sample("end"))
 def end_registry(registries: All, number: str) -> Response:
     if not registries.end(number):
         raise HTTPException(404, f"there is no registry {number} that was asked for here")
