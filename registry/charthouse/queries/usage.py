@@ -27,7 +27,7 @@ def _sum(repositories: str) -> TextClause:
 
 
 _OF_ALL = _sum("")
-_OF_ROOT = _sum("WHERE name NOT LIKE '%/%'")
+_OF_ROOT = _sum("WHERE REPLACE(name, '/', '') = name")  # below nothing
 _OF_NAMESPACE = _sum("WHERE name = :name OR (name > :first AND name < :end)")
 _EACH = text("""
     SELECT name, manifests, bytes, unnamed_bytes FROM repositories
