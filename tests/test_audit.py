@@ -69,6 +69,11 @@ CHANGES: dict[Callable[..., Any], tuple[Operation, str]] = {
         lambda r, by: r.users.grant("@devs", Pattern("*"), parse_actions("push,pull"), by),
         "grant set @devs * pull,push",
     ),
+    Users.limit: (
+        lambda r, by: r.users.limit("ben", {"quota_bytes": "1GiB", "blob_limit": None}, by),
+        "user limit ben quota_bytes=1GiB blob_limit",
+    ),
+    Users.keys_changed: (lambda r, by: r.users.keys_changed("new key", by), "token-keys rotate new key"),
     Users.revoke: (lambda r, by: r.users.revoke("ben", Pattern("team-a/*"), by), "grant remove ben team-a/*"),
     ApiTokens.add: (
         lambda r, by: r.api_tokens.add("cd", [Pattern("a"), Pattern("b/*")], parse_actions("pull"), None, by),

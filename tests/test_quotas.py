@@ -6,6 +6,8 @@ import dataclasses
 import http.client
 import json
 import random
+import select
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -649,10 +651,10 @@ def test_over_http_a_refused_connection_is_kept_and_one_that_dies_gives_its_plac
             client.request("POST", f"{path}?digest={Digest.of(LAYER)}", body=LAYER)
             refused = client.getresponse()
             assert (refused.status, "this push needs 9.8 KiB more" in refused.read().decode()) == (403, True)
-            socket = client.sock
+            opened = client.sock
             client.request("GET", "/v2/")
             assert client.getresponse().read() is not None
-            assert client.sock is socket  # it was not opened anew
+            assert client.sock is opened  # it was not opened anew
         dying = http.client.HTTPConnection("127.0.0.1", server.port)
         dying.putrequest("POST", f"{path}?digest={digest}")
         dying.putheader("Content-Length", "8000")
@@ -661,6 +663,22 @@ def test_over_http_a_refused_connection_is_kept_and_one_that_dies_gives_its_plac
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
             client.request("POST", f"{path}?digest={digest}", body=b"x" * 8_000)
             assert client.getresponse().status == 201
+
+
+def test_a_refusal_reaches_who_goes_on_sending_a_body_that_nobody_reads(tmp_path: Path):
+    """Closed at once, his next write would fail: Go's client says that, in place of the answer."""
+    size = 64 * 1024 * 1024
+    with (
+        serving(tmp_path, "--quota-bytes", "9000") as server,
+        contextlib.closing(socket.create_connection(("127.0.0.1", server.port))) as client,
+    ):
+        path = f"/v2/team-a/app/blobs/uploads/?digest={Digest.of(LAYER)}"
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode())
+        sent = 0
+        while sent < size and select.select([], [client], [], 0.3)[1]:  # as long as anything goes
+            sent += client.send(bytes(65536))
+        assert b"403 Forbidden" in client.recv(65536)
+        assert sent < size
 
 
 async def test_usage_is_shown_of_every_namespace_that_is_there(app, client, limit, capsys):

@@ -38,7 +38,7 @@ BODY_RATE = 500  # bytes per second, at least
 HEADS_KEPT = 4  # of a connection: what a client sends but for the request line, which has an Accept for each kind
 UNREAD_TIMEOUT = 120.0  # seconds in which a client takes nothing of an answer; a slow line's buffers empty in bursts
 LINGER_TIMEOUT = 2.0  # seconds to go on reading after the last word: closed at once, the client could not read it
-LINGER_BYTES = 1024 * 1024  # likewise
+LINGER_BYTES = 1024 * 1024  # likewise; what comes after them waits unread for that time
 HINT_INTERVAL = 60.0  # seconds between two hints in the log
 
 TLS_HINT = (
@@ -308,7 +308,7 @@ class Protocol(HttpToolsProtocol):
         self.received += len(body)
         self.unparsed = 0
         if self.reading is Reading.REST and self.received > LINGER_BYTES:
-            self.transport.close()
+            self.transport.pause_reading()  # and not closed: Go's client fails at its next write, and drops the answer
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -393,7 +393,7 @@ class Protocol(HttpToolsProtocol):
     def _discard(self, size: int) -> None:
         self.received += size
         if self.received > LINGER_BYTES:
-            self.transport.close()
+            self.transport.pause_reading()
 
     # What takes too long
 
