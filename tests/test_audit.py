@@ -75,6 +75,11 @@ CHANGES: dict[Callable[..., Any], tuple[Operation, str]] = {
     ),
     Users.keys_changed: (lambda r, by: r.users.keys_changed("new key", by), "token-keys rotate new key"),
     Users.revoke: (lambda r, by: r.users.revoke("ben", Pattern("team-a/*"), by), "grant remove ben team-a/*"),
+    Users.limit: (
+        lambda r, by: r.users.limit("ben", {"quota_manifests": "10"}, by),
+        "user limit ben quota_manifests=10",
+    ),
+    Users.keys_changed: (lambda r, by: r.users.keys_changed("kid", by), "token-keys rotate kid"),
     ApiTokens.add: (
         lambda r, by: r.api_tokens.add("cd", [Pattern("a"), Pattern("b/*")], parse_actions("pull"), None, by),
         "token add cd a b/* pull",

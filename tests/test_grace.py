@@ -175,13 +175,13 @@ async def test_the_cache_keeps_only_blobs_that_a_manifest_names(app, remote, sin
     path = f"blobs/{CONFIG}"
     await remote.push_image("1.0")
     await remote.call("HEAD", path)
-    assert ("HEAD", remote.url(path)) in app._cache._entries
+    assert ("HEAD", remote.url(path), b"") in app._cache._entries
     await remote.call("DELETE", f"manifests/{Digest.of(image())}")
     for _ in range(2):
         clock.now += app.registry.settings.gc_grace / 2
         await remote.call("HEAD", path)
         assert await since() == 0
-        assert ("HEAD", remote.url(path)) not in app._cache._entries
+        assert ("HEAD", remote.url(path), b"") not in app._cache._entries
 
 
 async def test_an_answer_about_a_blob_that_goes_at_that_moment_is_blob_unknown(app, remote, clock, monkeypatch):
