@@ -260,10 +260,10 @@ async def test_other_requests_are_answered_while_a_bomb_is_looked_into(app: Appl
     answered = 0
     while not pushing.done():
         assert (await remote.call("GET", "manifests/1.0.0")).status_code == 200
-        answered += 1
+        answered += not pushing.done()
         await asyncio.sleep(0)
     assert error_of(pushing.result(), 400, "MANIFEST_INVALID")
-    assert answered > 3
+    assert answered  # one that took no part of the loop's time; how many there are is the machine's affair
 
 
 # The rules' own warnings

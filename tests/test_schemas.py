@@ -29,6 +29,8 @@ from test_migrations import HEAD, REVISIONS, at, reflected, run  # noqa: F401 - 
 
 pytestmark = pytest.mark.no_tables
 
+EXTRACTING: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 has it
+
 MADE = {path.name.partition(".")[0]: path for path in (Path(__file__).parent / "schemas").glob("*.tar.gz")}
 
 
@@ -41,7 +43,7 @@ def test_there_is_a_data_folder_of_every_schema_but_the_newest():
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """A revision, and a folder of it."""
     with tarfile.open(MADE[request.param]) as archive:
-        archive.extractall(tmp_path / "made", filter="data")
+        archive.extractall(tmp_path / "made", **EXTRACTING)
     return request.param, tmp_path / "made/data"
 
 

@@ -393,7 +393,7 @@ class Protocol(HttpToolsProtocol):
     def _discard(self, size: int) -> None:
         self.received += size
         if self.received > LINGER_BYTES:
-            self.transport.pause_reading()
+            self.transport.close()
 
     # What takes too long
 

@@ -12,6 +12,7 @@ import pytest
 
 from support import charts
 from support.issuer import Issuer, KeyServer
+from support.process import eventually
 from support.server import Server, serving
 from support.tools import Tool, find
 
@@ -95,6 +96,5 @@ def test_the_sdk_signs_in_with_it_pushes_and_pulls(
         helm.push(archive, where, plain_http=True)
         helm.pull(f"{where}/app", version="0.1.0", destination=tmp_path, plain_http=True)
     assert (tmp_path / archive.name).read_bytes() == archive.read_bytes()
-    log = trusting.log.read_text()
-    assert "github:repo:acme/app:ref:refs/tags/v1.0.0" in log
-    assert github.token().partition(".")[0] not in log
+    eventually(lambda: "github:repo:acme/app:ref:refs/tags/v1.0.0" in trusting.log.read_text())
+    assert github.token().partition(".")[0] not in trusting.log.read_text()
