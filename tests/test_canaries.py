@@ -98,7 +98,7 @@ SECRETS = {
     "an API token": api_tokens.new(api_tokens.API),
     "a refresh token": api_tokens.new(api_tokens.REFRESH),
     "an access token": tokens.make(tokens.key(keys._new()), "ann", "1", parse([]), 1),
-    "a private key": "-----BEGIN PRIVATE KEY-----",
+    "a private key": "-----BEGIN PRIVATE KEY-----\n" + "MIGH" * 16,
     "a private JWK": json.dumps(keys._new()),
     "a hash": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$",
     "a hash of a file": "$2y$05$c2FsdHNhbHRzYWx0c2FsdA",

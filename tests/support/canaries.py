@@ -42,7 +42,7 @@ _WORDS = [re.escape(word) for word in (MARK, *_in_base64(MARK), *PHRASES)]
 _FORMS = [
     r"\bch[tr]_[0-9A-Za-z]{49}\b",  # API tokens and refresh tokens
     r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}",  # access tokens
-    r"-----BEGIN [A-Z ]*PRIVATE KEY",
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\[nr])*[0-9A-Za-z+/]{40}",  # a chart may show where one would stand
     r'"d": ?"[\w-]{43}"',  # a private JWK
 ]
 _HASHES = [r"\$argon2id?\$v=", r"\$2[aby]\$\d\d\$"]
