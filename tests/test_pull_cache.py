@@ -232,6 +232,18 @@ async def test_a_busy_repository_cools_no_other(remote, app, client, database_ur
     assert counts["statements"] == 2  # the generations of rights and of the repository, and not the manifest
 
 
+async def test_a_change_elsewhere_costs_a_repository_one_question_and_not_one_for_each_pull(
+    remote, app, client, at_once, database_url
+):
+    paths = ["manifests/1", f"manifests/{Digest.of(image())}", f"blobs/{Digest.of(b'{}')}"]
+    await warm(remote, *paths)
+    await Remote(client, "team-b/app").push_image("1")
+    with counting(app) as counts:
+        for path in paths:
+            at_once(path)
+    assert counts["statements"] == (0 if database_url else 2)  # the generations of rights and of the repository
+
+
 async def test_a_change_of_its_own_repository_is_seen_at_once(remote, at_once, database_url):
     await warm(remote, "manifests/1")
     changed = await remote.push_image("1", annotations={"n": "2"})

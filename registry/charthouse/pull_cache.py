@@ -21,6 +21,7 @@ from charthouse.names import RepositoryName
 
 ENTRY_LIMIT = 256 * 1024  # bytes of a body that is kept
 ENTRY_OVERHEAD = 768  # bytes that an entry costs beside its headers and its body
+REPOSITORIES = 16_384  # whose generations are remembered
 HELD = "charthouse.held"  # where a handler leaves what its answer is good for, a `Held`
 
 _CONDITIONAL = {b"range", b"if-none-match"}
@@ -42,7 +43,6 @@ class Entry:
     held: Held
     headers: bytes
     body: bytes | None  # None while only the blob store has it
-    stamp: int | None  # the database's, when the generation was last seen to hold
 
     @property
     def cost(self) -> int:
@@ -59,6 +59,9 @@ class PullCache:
         self._size = 0
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._spare: OrderedDict[Key, Entry] = OrderedDict()  # those of them whose body the blob store has as well
+        # By repository: its generation, and the database's stamp with which it was asked for. Asked for each entry, it
+        # would cost every pull of a large repository a query after each commit in any other.
+        self._generations: dict[RepositoryName, tuple[int, int]] = {}
         self._asked: _Question | None = None
 
     def at_once(self, scope: Scope) -> Finished | None:
@@ -79,11 +82,21 @@ class PullCache:
 
     def _holds_at_once(self, entry: Entry, stamp: int) -> bool:
         assert self.registry is not None  # noqa: S101 - an entry came from it
-        if stamp != entry.stamp:
-            if self.registry.generation_at_once(entry.held.repository) != entry.held.generation:
+        repository = entry.held.repository
+        known = self._generations.get(repository)
+        if known is None or known[1] != stamp:
+            generation = self.registry.generation_at_once(repository)
+            if generation is None:
                 return False
-            entry.stamp = stamp
-        return True
+            known = self._know(repository, generation, stamp)
+        return known[0] == entry.held.generation
+
+    def _know(self, repository: RepositoryName, generation: int, stamp: int) -> tuple[int, int]:
+        """`stamp` is older than the generation: where it is the same later, nothing was committed in between."""
+        if len(self._generations) >= REPOSITORIES:
+            self._generations.clear()
+        known = self._generations[repository] = generation, stamp
+        return known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_pull(scope):
@@ -116,11 +129,10 @@ class PullCache:
         stamp = self.registry.stamp() if stamp is None else stamp
         if stamp is None:
             return await self._generation(held.repository) == held.generation
-        if stamp != entry.stamp:
-            if await self.registry.generation(held.repository) != held.generation:
-                return False
-            entry.stamp = stamp
-        return True
+        known = self._generations.get(held.repository)
+        if known is None or known[1] != stamp:
+            known = self._know(held.repository, await self.registry.generation(held.repository) or 0, stamp)
+        return known[0] == held.generation
 
     async def _generation(self, repository: RepositoryName) -> int | None:
         """From the next question that is not on its way yet: an answer to one that is may be older than the request."""
@@ -170,13 +182,12 @@ class PullCache:
         return body
 
     def _keep(self, key: Key, scope: Scope, finished: Finished) -> None:
-        """What a handler said to be good. The stamp, if any, is older than the generation that it read: if it is the
-        same later, nothing was committed since."""
+        """What a handler said to be good."""
         held: Held | None = scope.get(HELD)
         if held is None or finished.status != OK or len(finished.body) > ENTRY_LIMIT:
             return
         self._forget(key)
-        entry = self._entries[key] = Entry(held, finished.headers, finished.body, scope.get(STAMP))
+        entry = self._entries[key] = Entry(held, finished.headers, finished.body)
         if held.again is not None:
             self._spare[key] = entry
         self._size += entry.cost
