@@ -38,7 +38,7 @@ BODY_RATE = 500  # bytes per second, at least
 HEADS_KEPT = 4  # of a connection: what a client sends but for the request line, which has an Accept for each kind
 UNREAD_TIMEOUT = 120.0  # seconds in which a client takes nothing of an answer; a slow line's buffers empty in bursts
 LINGER_TIMEOUT = 2.0  # seconds to go on reading after the last word: closed at once, the client could not read it
-LINGER_BYTES = 1024 * 1024  # likewise; what comes after them waits unread for that time
+LINGER_BYTES = 1024 * 1024  # likewise; what comes after them of an answered body waits unread, of anything else ends it
 HINT_INTERVAL = 60.0  # seconds between two hints in the log
 
 TLS_HINT = (
@@ -138,7 +138,8 @@ class Protocol(HttpToolsProtocol):
         self.last_word: Refusal | None = None  # waits for the answers before it
         self.begun = 0  # requests that begin in the bytes that are being read
         self.head: Head = []  # of the last request
-        self.heads: dict[bytes, KnownHead] = {}  # by their bytes, those that the parser has read
+        # By their bytes, those that the parser has read: with credentials, so no longer than the connection.
+        self.heads: dict[bytes, KnownHead] = {}
 
     # What arrives
 
