@@ -29,6 +29,7 @@ from support.requests import image
 CLIENTS = 10
 GRACE = 1  # seconds
 COMMON = [bytes([65 + number]) * 6000 for number in range(20)]  # of a client each comes back about when its grace ends
+PATIENCE = 120  # seconds beyond those that were asked for
 KEPT = 50  # manifests of a client that are not deleted
 
 
@@ -39,6 +40,11 @@ class Found:
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     is_over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def has_seen_enough(self) -> bool:
+        """A slow machine is given the time to collect what its clients pushed."""
+        return self.counts["pushes"] >= CLIENTS and self.counts["blobs collected"] > 0
 
     def fault(self, what: str) -> None:
         self.faults.append(what)
@@ -161,13 +167,16 @@ async def collect(settings: Settings, found: Found) -> None:
 
 
 def hammer(server: Server, dice: random.Random, seconds: float) -> Found:
-    """Until the time is over, or something is found."""
+    """Until the time is over and there was something to see, or something is found."""
     found = Found()
     pushers = [Pusher(found, number, random.Random(dice.random()), server.client()) for number in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS + 1) as threads:
         work = [threads.submit(pusher.run) for pusher in pushers]
         work.append(threads.submit(asyncio.run, collect(server.settings, found)))
-        found.is_over.wait(seconds)
+        least = time.monotonic() + seconds
+        while not found.is_over.wait(0.05) and time.monotonic() < least + PATIENCE:
+            if time.monotonic() > least and found.has_seen_enough:
+                break
         found.is_over.set()
     assert all(each.done() for each in work)
     return found
@@ -185,8 +194,7 @@ def test_collection_with_hardly_any_grace_loses_nothing_that_was_acknowledged(
         f" {CLIENTS} clients, {found}, {found.counts['lost']} lost"
     )
     assert not found.faults, "\n".join(found.faults[:20])
-    assert found.counts["pushes"] >= CLIENTS
-    assert found.counts["blobs collected"] > 0
+    assert found.has_seen_enough
     stored = look(server.settings)
     assert (stored.damaged, stored.unnamed) == ([], [])
 
