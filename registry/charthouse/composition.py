@@ -6,7 +6,6 @@ Apart from `app.py`, because the command line needs it without the web framework
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 from charthouse import clocks, queries
 from charthouse.backup import demand_finished
@@ -15,6 +14,7 @@ from charthouse.clocks import Clock
 from charthouse.core import Registry
 from charthouse.database import Database, DatabaseError
 from charthouse.migrate import migrate_postgres, migrate_sqlite
+from charthouse.ownership import claim, demand_no_blobs
 from charthouse.reserve import Reserve
 from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.uploads import UploadIds, load_key
@@ -40,6 +40,11 @@ async def open_registry(
         demand_finished(settings.data)
     settings.data.mkdir(parents=True, exist_ok=True)
     database = await _open_database(settings, durable=durable, step_limit=step_limit, threads=threads)
+    try:
+        await claim(settings.data, database, durable=durable)
+    except BaseException:
+        await database.close()
+        raise
     upload_ids = UploadIds(load_key(settings.data, durable=durable), settings.upload_expiry)
     store = open_store(settings, clock=clock, durable=durable, threads=threads)
     if steady is None:
@@ -77,7 +82,7 @@ async def has_users(settings: Settings) -> bool:
 async def _open_database(
     settings: Settings, *, durable: bool, step_limit: int | None, threads: ThreadPoolExecutor | None
 ) -> Database:
-    making = partial(_demand_no_blobs, settings.data)
+    making = partial(demand_no_blobs, settings.data)
     if settings.database:
         from charthouse.database.postgres import PostgresDatabase  # an extra
 
@@ -88,15 +93,3 @@ async def _open_database(
     path = settings.data / DATABASE_NAME
     migrate_sqlite(path, making)
     return SqliteDatabase(path, durable=durable, step_limit=step_limit, threads=threads)
-
-
-def _demand_no_blobs(data: Path) -> None:
-    """To an empty database all of them are files that no row names, which collection removes. It was lost, or another
-    one was meant: raises DatabaseError."""
-    blobs = data / "blobs"
-    if any(path.is_file() for path in blobs.rglob("*")):
-        raise DatabaseError(
-            f"the database is empty, and {blobs.absolute()} holds blobs: name the database that knows them with"
-            " --database or CHARTHOUSE_DATABASE, or restore a backup into another folder; to begin anew, remove"
-            f" {blobs.absolute()}"
-        )

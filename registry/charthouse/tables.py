@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0011"  # the newest migration; a test demands it
+SCHEMA_VERSION = "0012"  # the newest migration; a test demands it
 
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER PRIMARY KEY is SQLite's row id
@@ -348,4 +348,12 @@ audit = Table(
     Column("request_id", Text, nullable=False),
     Column("count", BigInteger, nullable=False),
     Index("audit_by_time", "at"),
+)
+
+# One row. The data folder keeps the same id, so that neither is used with what belongs to another registry.
+registry_id = Table(
+    "registry_id",
+    metadata,
+    Column("one", BigInteger, primary_key=True, autoincrement=False),  # 1
+    Column("id", Key, nullable=False),
 )

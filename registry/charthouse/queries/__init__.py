@@ -101,6 +101,10 @@ from charthouse.queries.namespaces import (
 from charthouse.queries.referrers import (
     list_referrers as list_referrers,
 )
+from charthouse.queries.registry_id import (
+    give_registry_id as give_registry_id,
+    registry_id as registry_id,
+)
 from charthouse.queries.repositories import (
     change_repository as change_repository,
     empty_repository as empty_repository,

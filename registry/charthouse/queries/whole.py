@@ -1,4 +1,4 @@
-"""All rows of all tables: from one database into another, SQLite or PostgreSQL."""
+"""All rows that a registry keeps: from one database into another, SQLite or PostgreSQL."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,9 @@ from sqlalchemy import Boolean, Table, text
 
 from charthouse.database import Connection
 from charthouse.queries.usage import count_anew
-from charthouse.tables import metadata
+from charthouse.tables import metadata, registry_id
+
+TABLES = [table for table in metadata.sorted_tables if table is not registry_id]  # a copy is another registry
 
 PAGE = 100  # rows in memory at once; a manifest has 4 MiB at most
 
@@ -28,7 +30,7 @@ _FORGET_BLOB = text("DELETE FROM blobs WHERE digest = :digest")
 
 def copy_tables(source: Connection, target: Connection) -> None:
     """Every row, parents before children. Its one effect is on `target`, whose tables are empty and the same."""
-    for table in metadata.sorted_tables:
+    for table in TABLES:
         names = [column.name for column in table.columns]
         values = ", ".join(f":{name}" for name in names)
         add = text(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values})")  # noqa: S608 - our own names
@@ -58,7 +60,7 @@ def _pages(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]
 
 def advance_serials(connection: Connection) -> None:
     """PostgreSQL alone: ids that came with their rows have not moved what gives the next one."""
-    for table in metadata.sorted_tables:
+    for table in TABLES:
         for column in table.primary_key:
             sequence = connection.execute(_SERIAL, {"table": table.name, "column": column.name}).scalar()
             if sequence is not None:
@@ -72,7 +74,7 @@ def advance_serials(connection: Connection) -> None:
 
 def filled_table(connection: Connection) -> str | None:
     """The name of a table that has rows; None for an empty database."""
-    for table in metadata.sorted_tables:
+    for table in TABLES:
         if connection.execute(text(f"SELECT 1 FROM {table.name} LIMIT 1")).first() is not None:  # noqa: S608 - likewise
             return table.name
     return None
