@@ -151,6 +151,12 @@ async def test_it_says_what_the_command_says(closed, admin):
         assert words in response.json()["errors"][0]["message"]
 
 
+async def test_a_change_of_a_user_in_two_ways_is_made_whole_or_not_at_all(admin):
+    both = {"password": NEW_PASSWORD, "disabled": True}
+    assert (await admin.patch(f"{API}/users/admin", json=both)).status_code == 409
+    assert (await admin.get(f"{API}/users/admin")).status_code == 200  # with the password of before
+
+
 async def test_a_change_counts_at_the_next_request_and_is_in_the_audit_with_its_caller(closed, admin, client):
     assert (await client.get("/v2/", auth=("ann", PASSWORD))).status_code == 200
     assert (await admin.patch(f"{API}/users/ann", json={"disabled": True})).status_code == 200

@@ -60,8 +60,7 @@ async def closed(registry: Registry) -> Registry:
 # Each operation that takes `by`: what it is called with, and the row that it leaves.
 CHANGES: dict[Callable[..., Any], tuple[Operation, str]] = {
     Users.add: (lambda r, by: r.users.add("cia", PASSWORD, by=by), "user add cia"),
-    Users.set_password: (lambda r, by: r.users.set_password("ben", PASSWORD[::-1], by), "user passwd ben"),
-    Users.set_disabled: (lambda r, by: r.users.set_disabled("ben", disabled=True, by=by), "user disable ben"),
+    Users.change: (lambda r, by: r.users.change("ben", password=PASSWORD[::-1], by=by), "user passwd ben"),
     Users.remove: (lambda r, by: r.users.remove("ben", by), "user remove ben"),
     Users.add_to_group: (lambda r, by: r.users.add_to_group("ops", "ben", by), "group add @ops ben"),
     Users.remove_from_group: (lambda r, by: r.users.remove_from_group("devs", "ben", by), "group remove @devs ben"),
@@ -122,6 +121,13 @@ async def test_every_change_leaves_one_row_of_who_and_what_and_from_where(closed
     assert row.at == int(clock.now * 1000)
 
 
+async def test_a_user_who_is_changed_in_two_ways_leaves_two_rows(closed):
+    await closed.users.change("ben", disabled=True, password=PASSWORD[::-1], by=ANN)
+    await closed.users.change("ben", disabled=False)
+    await closed.users.change("ben")
+    assert (await words(closed))[-3:] == ["user passwd ben", "user disable ben", "user enable ben"]
+
+
 async def test_a_keyring_leaves_its_fingerprints(closed, tmp_path):
     keys = await closed.namespaces.add_keys(Namespace("team-a"), Signer(tmp_path).public_key, ANN)
     await closed.namespaces.remove_key(Namespace("team-a"), keys[0].fingerprint.lower(), ANN)
@@ -136,6 +142,8 @@ async def test_a_change_that_is_refused_leaves_none_and_neither_does_one_that_ch
         await closed.users.add("ben", PASSWORD, by=ANN)
     with pytest.raises(AdministratorMissing):
         await closed.users.remove("admin", ANN)
+    with pytest.raises(AdministratorMissing):
+        await closed.users.change("admin", password=PASSWORD[::-1], disabled=True, by=ANN)
     with pytest.raises(RegistryError):
         await closed.namespaces.unset(Namespace("team-a"), "policy", ANN)
     assert not await closed.namespaces.add(Namespace("team-a"), ANN)
@@ -245,7 +253,7 @@ async def test_refusals_are_written_without_anybody_asking(registry, monkeypatch
 async def test_rows_go_after_the_days_of_the_setting(closed, clock):
     before = len(await rows(closed))
     clock.now += 179 * 24 * 3600
-    await closed.users.set_password("ben", PASSWORD[::-1])
+    await closed.users.change("ben", password=PASSWORD[::-1])
     assert await closed.audit.forget_old() == 0
     clock.now += 2 * 24 * 3600
     assert await closed.audit.forget_old() == before

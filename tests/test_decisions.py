@@ -65,11 +65,11 @@ async def caller(
 
 
 async def change_password(registry: Registry) -> None:
-    await registry.users.set_password("ann", "another correct horse")
+    await registry.users.change("ann", password="another correct horse")
 
 
 async def disable(registry: Registry) -> None:
-    await registry.users.set_disabled("ann", disabled=True)
+    await registry.users.change("ann", disabled=True)
 
 
 async def take_away(registry: Registry) -> None:

@@ -130,7 +130,7 @@ async def test_of_two_with_one_name_that_of_the_database_counts_alone(client, ap
 
 async def test_the_command_that_would_change_one_names_the_file(app, file):
     users = app.registry.users
-    for change in (users.set_password("carl", "another canary9f3b1c"), users.remove("carl")):
+    for change in (users.change("carl", password="another canary9f3b1c"), users.remove("carl")):
         with pytest.raises(UserUnknown, match=r"carl is a user of the htpasswd file: .*users\.htpasswd"):
             await change
 

@@ -90,7 +90,7 @@ async def test_one_that_was_cut_or_mistyped_is_told_from_one_that_is_not_known(u
 
 
 async def ended_by_password(users):
-    await users.users.set_password("ann", "another canary9f3b1c")
+    await users.users.change("ann", password="another canary9f3b1c")
     return "the password of ann has changed since this login: sign in again"
 
 
@@ -101,8 +101,8 @@ async def ended_by_removal(users):
 
 
 async def ended_by_disabling(users):
-    await users.users.set_disabled("ann", disabled=True)
-    await users.users.set_disabled("ann", disabled=False)
+    await users.users.change("ann", disabled=True)
+    await users.users.change("ann", disabled=False)
     return "was ended"
 
 
@@ -155,7 +155,7 @@ async def test_a_user_keeps_a_number_of_logins_and_those_unused_for_longest_go(u
 
 async def test_logins_of_before_a_change_of_password_are_forgotten_with_the_next(users, client):
     await sign_in(client)
-    await users.users.set_password("ann", "another canary9f3b1c")
+    await users.users.change("ann", password="another canary9f3b1c")
     await sign_in(client, "another canary9f3b1c")
     assert len(await users.logins.list()) == 1
 

@@ -213,7 +213,7 @@ async def closed(app: Application, client: httpx.AsyncClient, monkeypatch: pytes
     for name in (MINE, OTHERS, PUBLIC):
         await Remote(client, name).push_image("1")
     client.auth = None
-    await registry.users.set_disabled("off", disabled=True)
+    await registry.users.change("off", disabled=True)
     for name, actions in USERS.items():
         await registry.users.add(name, PASSWORD)
         if actions:

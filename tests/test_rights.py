@@ -225,10 +225,10 @@ async def test_every_change_counts_at_the_next_request(closed, client, database_
         assert (await caller.get(path)).status_code == 403
         await users.grant(name, Pattern("team-a/app"), frozenset({"pull"}))
         assert (await caller.get(path)).status_code == 200
-        await users.set_disabled(name, disabled=True)
+        await users.change(name, disabled=True)
         assert (await caller.get(path)).status_code == 401
-        await users.set_disabled(name, disabled=False)
-        await users.set_password(name, "another canary9f3b1c")
+        await users.change(name, disabled=False)
+        await users.change(name, password="another canary9f3b1c")
         assert (await caller.get(path)).status_code == 401
     async with as_(client, name, "another canary9f3b1c") as caller:
         assert (await caller.get(path)).status_code == 200
@@ -368,12 +368,12 @@ async def test_users_groups_and_grants_are_refused_when_they_cannot_be(registry:
         users.add_to_group("dev", "bob"),
         users.remove_from_group("dev", "ann"),
         users.revoke("ann", Pattern("*")),
-        users.set_password("bob", PASSWORD),
+        users.change("bob", password=PASSWORD),
         users.remove("bob"),
     ):
         with pytest.raises(UserUnknown):
             await refused
-    for last in (users.remove("admin"), users.set_disabled("admin", disabled=True)):
+    for last in (users.remove("admin"), users.change("admin", disabled=True)):
         with pytest.raises(AdministratorMissing, match="admin is the last administrator"):
             await last
     assert set((await users.directory()).users) == {"admin", "ann"}
@@ -444,7 +444,7 @@ def test_nobody_may_what_no_grant_gives(grants: list[tuple[str, str, set[str]]],
 async def test_no_password_reaches_a_log_an_answer_or_the_database(closed, client, settings, caplog):
     caplog.set_level(logging.DEBUG)
     canary = "canary9f3b1c-secret"
-    await closed.users.set_password("pusher", canary)
+    await closed.users.change("pusher", password=canary)
     async with as_(client, "pusher", canary) as caller:
         answers = [await caller.get("/v2/"), await caller.put(f"/v2/{OTHERS}/manifests/1", content=b"{}")]
     answers.append(await as_(client, "pusher", canary + "x").get("/v2/"))

@@ -250,11 +250,11 @@ async def test_a_change_counts_at_the_next_request_for_tokens_too(users, client)
     assert await push(client, headers) == 403
     await users.users.grant("ann", Pattern("team-a/*"), parse_actions("pull,push"))
     assert await push(client, headers) == 202
-    await users.users.set_disabled("ann", disabled=True)
+    await users.users.change("ann", disabled=True)
     assert await push(client, headers) == 401
     assert (await client.get("/v2/", headers=headers)).status_code == 401
-    await users.users.set_disabled("ann", disabled=False)
-    await users.users.set_password("ann", "another canary9f3b1c")
+    await users.users.change("ann", disabled=False)
+    await users.users.change("ann", password="another canary9f3b1c")
     assert await push(client, headers) == 401
 
 

@@ -287,7 +287,7 @@ async def test_a_rule_of_a_user_gives_nothing_without_him(client, github, app: A
     assert await push(client, given, "ann/app") == 403
     await users.grant("ann", Pattern("ann/*"), parse_actions("pull,push"))
     assert await push(client, given, "ann/app") == 202
-    await users.set_disabled("ann", disabled=True)
+    await users.change("ann", disabled=True)
     assert await push(client, given, "ann/app") == 401
     assert (await exchange(client, token, asked)).status_code == 401
 

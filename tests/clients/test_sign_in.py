@@ -148,7 +148,7 @@ def test_a_dependency_of_a_private_registry_is_downloaded(
 async def change_password(settings: Settings, name: str, password: str) -> None:
     registry = await open_existing(settings)
     try:
-        await registry.users.set_password(name, password)
+        await registry.users.change(name, password=password)
     finally:
         await registry.close()
 

@@ -81,11 +81,8 @@ async def get_user(registry: There, name: UserName) -> models.User:
 
 @router.patch("/users/{name}", responses=NOT_FOUND | INVALID)
 async def change_user(registry: There, by: By, name: UserName, change: models.UserChange) -> models.User:
-    """His password, or whether he may sign in. It counts at the next request, everywhere."""
-    if change.password is not None:
-        await registry.users.set_password(name, change.password, by)
-    if change.disabled is not None:
-        await registry.users.set_disabled(name, disabled=change.disabled, by=by)
+    """His password, whether he may sign in, or both at once. It counts at the next request, everywhere."""
+    await registry.users.change(name, password=change.password, disabled=change.disabled, by=by)
     return _user(await registry.users.directory(), name)
 
 

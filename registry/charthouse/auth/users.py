@@ -1,6 +1,6 @@
 """Users, groups and grants: every operation on them, and the directory of all as it is now."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,17 +80,22 @@ class Users:
         change = self._change(by, "user add", target)
         await change(_add, name, hashed, self._now(), administrator=administrator)
 
-    async def set_password(self, name: str, password: str, by: Actor = ON_THE_MACHINE) -> None:
-        """Raises USER_UNKNOWN, PASSWORD_INVALID."""
-        await self._check_stored(name)
-        await self._change(by, "user passwd", name)(_known, queries.set_password, name, Passwords().hash(password))
+    async def change(
+        self, name: str, *, password: str | None = None, disabled: bool | None = None, by: Actor = ON_THE_MACHINE
+    ) -> None:
+        """His password, whether he may sign in, or both in one transaction.
 
-    async def set_disabled(self, name: str, *, disabled: bool, by: Actor = ON_THE_MACHINE) -> None:
-        """Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left to administrate."""
+        Raises USER_UNKNOWN, PASSWORD_INVALID, and ADMINISTRATOR_MISSING when nobody would be left to administrate.
+        """
         await self._check_stored(name)
-        await self._change(by, f"user {'disable' if disabled else 'enable'}", name)(
-            _set_disabled, name, disabled=disabled
-        )
+        actions = []
+        if password is not None:
+            actions.append("user passwd")
+        if disabled is not None:
+            actions.append("user disable" if disabled else "user enable")
+        hashed = None if password is None else Passwords().hash(password)
+        if actions:
+            await self._database.write(_change, name, hashed, disabled, by, actions, self._now())
 
     async def remove(self, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """With all grants. Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left."""
@@ -169,9 +174,23 @@ def _add(connection: Connection, name: str, hashed: str, now: int, *, administra
         raise UserExists(f"there is a user {name} already: `charthouse user passwd {name}` gives a new password")
 
 
-def _set_disabled(connection: Connection, name: str, *, disabled: bool) -> None:
-    _known(connection, queries.set_disabled, name, disabled=disabled)
-    _keep_an_administrator(connection, name)
+def _change(
+    connection: Connection,
+    name: str,
+    hashed: str | None,
+    disabled: bool | None,
+    by: Actor,
+    actions: Sequence[str],
+    now: int,
+) -> None:
+    queries.raise_access_generation(connection)
+    if hashed is not None:
+        _known(connection, queries.set_password, name, hashed)
+    if disabled is not None:
+        _known(connection, queries.set_disabled, name, disabled=disabled)
+        _keep_an_administrator(connection, name)
+    for action in actions:
+        queries.add_audit(connection, by, action, name, now)
 
 
 def _remove(connection: Connection, name: str) -> None:

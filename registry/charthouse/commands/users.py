@@ -194,7 +194,7 @@ def set_password(
     """
     settings = existing(data, database, config)
     password = _password(password_stdin)
-    with_registry(settings, lambda registry: registry.users.set_password(name, password))
+    with_registry(settings, lambda registry: registry.users.change(name, password=password))
     typer.echo(f"changed the password of {name}")
 
 
@@ -208,7 +208,7 @@ def disable_user(
 
       charthouse user disable ann
     """
-    with_registry(existing(data, database, config), lambda registry: registry.users.set_disabled(name, disabled=True))
+    with_registry(existing(data, database, config), lambda registry: registry.users.change(name, disabled=True))
     typer.echo(f"disabled user {name}")
 
 
@@ -222,7 +222,7 @@ def enable_user(
 
       charthouse user enable ann
     """
-    with_registry(existing(data, database, config), lambda registry: registry.users.set_disabled(name, disabled=False))
+    with_registry(existing(data, database, config), lambda registry: registry.users.change(name, disabled=False))
     typer.echo(f"enabled user {name}")
 
 
