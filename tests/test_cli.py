@@ -22,6 +22,7 @@ from charthouse.__main__ import command
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 from charthouse.names import Digest
 from charthouse.settings import DATABASE_NAME, FIELDS, PREFIX
+from support import forked
 from support.charts import pack
 from support.requests import descriptor, image
 from support.server import Server, serving
@@ -45,20 +46,22 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """`run("charts", "--json", CHARTHOUSE_DATA="…")`: a command in an empty folder, with no variables but those."""
+    """`run("charts", "--json", CHARTHOUSE_DATA="…")`: a command in an empty folder, with no variables but those.
+
+    With `through`, a program before it or none, it is started anew.
+    """
     here = tmp_path / "here"
     here.mkdir()
 
-    def run(*words: object, status: int = 0, through: tuple[str, ...] = (), **environment: str) -> Any:
-        done = subprocess.run(
-            [*through, sys.executable, "-m", "charthouse", *map(str, words)],
-            cwd=here,
-            env={"PATH": os.environ["PATH"], "HOME": str(here), "COLUMNS": "200", **environment},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+    def run(*words: object, status: int = 0, through: tuple[str, ...] | None = None, **environment: str) -> Any:
+        env = {"PATH": os.environ["PATH"], "HOME": str(here), "COLUMNS": "200", **environment}
+        if through is None:
+            done = forked.run(*words, timeout=PATIENCE, cwd=here, env=env)
+        else:
+            command = [*through, sys.executable, "-m", "charthouse", *map(str, words)]
+            done = subprocess.run(
+                command, cwd=here, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
         print(f"$ charthouse {shlex.join(map(str, words))}\n{done.stdout}{done.stderr}")
         assert "Traceback" not in done.stderr
         assert done.returncode == status
@@ -82,11 +85,17 @@ def refusal(run: Run) -> Callable[..., str]:
     return refusal
 
 
+def test_what_is_forked_says_the_same_and_ends_the_same_as_what_is_started(run: Run) -> None:
+    for words, status in ((["--version"], 0), (["servx"], 2), (["charts"], 2)):
+        forked, started = run(*words, status=status), run(*words, status=status, through=())
+        assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
 # Help
 
 
 def test_the_version_is_printed(run: Run) -> None:
-    assert run("--version").stdout == f"charthouse {__version__}\n"
+    assert run("--version", through=()).stdout == f"charthouse {__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -122,7 +131,7 @@ def test_a_word_that_cannot_be_is_one_line_that_names_it_and_where_it_came_from(
 
 def _imported(run: Run, *words: str) -> set[str]:
     """The packages that a command imports."""
-    lines = run(*words, PYTHONPROFILEIMPORTTIME="1").stderr.splitlines()
+    lines = run(*words, through=(), PYTHONPROFILEIMPORTTIME="1").stderr.splitlines()
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
 
 

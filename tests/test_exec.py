@@ -16,23 +16,14 @@ import pytest
 
 from charthouse.settings import FIELDS, OF_TESTS, SettingsError, load
 from charthouse.testing import make_chart
+from support import forked
 
 PATIENCE = 60  # seconds
 CHARTHOUSE = [sys.executable, "-m", "charthouse"]
 
 
-def execute(
-    *words: object, status: int = 0, environ: dict[str, str] | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*CHARTHOUSE, "exec", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-        env=os.environ | (environ or {}),
-        cwd=cwd,
-    )
+def execute(*words: object, status: int = 0, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = forked.run("exec", *words, timeout=PATIENCE, env=os.environ | (environ or {}))
     assert done.returncode == status, done.stderr
     return done
 
@@ -131,10 +122,7 @@ def test_signals_reach_the_command(name: str) -> None:
     script = (
         f"trap 'echo caught; exit 7' {name.removeprefix('SIG')}; echo ready; for i in {{1..300}}; do sleep 0.1; done"
     )
-    process = subprocess.Popen(
-        [*CHARTHOUSE, "exec", *shell(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with process:
+    with forked.Process("exec", *shell(script), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(getattr(signal, name))
@@ -223,12 +211,10 @@ def test_requests_are_logged_without_credentials(tmp_path: Path, name: str) -> N
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *words: object, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def serving(folder: Path, *words: object, **settings: str) -> Iterator[tuple[forked.Process, str]]:
     """A server in that folder, with variables for its settings, and where it says that it is."""
     environ = os.environ | {f"CHARTHOUSE_{name.upper()}": value for name, value in settings.items()}
-    with subprocess.Popen(
-        [*CHARTHOUSE, "serve", *map(str, words)], stdout=subprocess.PIPE, cwd=folder, text=True, env=environ
-    ) as process:
+    with forked.Process("serve", *words, stdout=subprocess.PIPE, cwd=folder, text=True, env=environ) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().removeprefix("listening on ").strip()
@@ -348,9 +334,7 @@ def test_a_name_that_no_host_can_have_is_one_line_that_names_it(name: str) -> No
     ],
 )
 def test_what_an_ephemeral_server_cannot_be_is_one_line(words: list[str], message: str) -> None:
-    done = subprocess.run(
-        [*CHARTHOUSE, "serve", "--ephemeral", "--port", "0", *words], capture_output=True, text=True, check=False
-    )
+    done = forked.run("serve", "--ephemeral", "--port", "0", *words, timeout=PATIENCE)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import stat
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,7 +10,9 @@ import pytest
 from charthouse.auth import api_tokens, keys
 from charthouse.composition import open_registry
 from charthouse.settings import load
+from support import forked
 
+PATIENCE = 60  # seconds
 DAY = 24 * 3600 * 1000
 
 
@@ -28,8 +28,7 @@ def data(tmp_path):
 
 
 def run(data, *words: str, status: int = 0, **environment: str) -> tuple[str, str]:
-    command = [sys.executable, "-m", "charthouse", *words, "--data", str(data)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = forked.run(*words, "--data", data, timeout=PATIENCE, env=environment)
     assert done.returncode == status, done.stderr
     return done.stdout, done.stderr
 

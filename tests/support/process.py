@@ -1,7 +1,7 @@
 """`charthouse serve` as a process, and what a client says to it on a raw socket.
 
-Run as a program this file is the server under test: the real `serve` around the registry, or around an application that
-can be slow, fail and raise on demand.
+The server under test is `main`, in a process of its own: the real `serve` around the registry, or around an application
+that can be slow, fail and raise on demand.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from charthouse import http_protocol
 from charthouse.errors import DatabaseError
 from charthouse.server import build_app, serve
 from charthouse.settings import Settings, load
+from support.forked import Process
 
 PATIENCE = 30  # seconds for what takes milliseconds on an idle machine
 
@@ -99,7 +100,8 @@ def build(settings: Settings) -> Program:
     return Program(routes=routes, lifespan=lifespan)
 
 
-def main(flags: str, limits: str, builds: str) -> int:
+def main() -> int:
+    flags, limits, builds = sys.argv[1:]
     for name, value in json.loads(limits).items():
         setattr(http_protocol, name, value)
     settings = load(json.loads(flags), environ={})
@@ -117,8 +119,11 @@ class Running:
         self.data = Path(flags["data"])
         self.errors = folder / f"stderr.{len(list(folder.iterdir()))}"
         with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, json.dumps(flags), json.dumps(limits), builds],
+            self.process = Process(
+                json.dumps(flags),
+                json.dumps(limits),
+                builds,
+                program="support.process:main",
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -203,7 +208,7 @@ def is_alive(process_id: int) -> bool:
 
 
 def stop(*servers: Running) -> None:
-    from support.unhandled import look_through  # the program that this file is too does not know it
+    from support.unhandled import look_through  # the server under test does not know it
 
     for server in servers:
         server.process.kill()
@@ -213,7 +218,3 @@ def stop(*servers: Running) -> None:
         look_through(server.said())
     for server in servers:
         eventually(lambda server=server: not any(is_alive(process) for process in server.started()))
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -8,7 +8,6 @@ import re
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from charthouse.core import Caller
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import RepositoryName, Tag
 from charthouse.settings import PREFIX, Settings, load
+from support.forked import Process
 from support.unhandled import look_through
 
 READY = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)\n")
@@ -96,11 +96,8 @@ def serving(folder: Path, *flags: str, database: str = "", authority: Path | Non
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     log = folder / "server.log"
     with log.open("wb") as lines:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "charthouse", "serve", "--port", "0", *stored, *flags],
-            stdout=subprocess.PIPE,
-            stderr=lines,
-            env=environment,
+        process = Process(
+            "serve", "--port", "0", *stored, *flags, stdout=subprocess.PIPE, stderr=lines, env=environment
         )
         with process:
             port = _wait_until_ready(process, log)
@@ -115,7 +112,7 @@ def serving(folder: Path, *flags: str, database: str = "", authority: Path | Non
     assert status == 0, f"the server ended with {status}: {log.read_text()}"
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> int:
+def _wait_until_ready(process: Process, log: Path) -> int:
     """The port from the line that says so. A server that says nothing is killed, which ends its output."""
     assert process.stdout is not None
     guard = threading.Timer(PATIENCE, process.kill)
@@ -129,7 +126,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> int:
     raise AssertionError(f"the server ended before it was ready: {log.read_text()}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> int:
+def _stop(process: Process) -> int:
     process.terminate()
     try:
         return process.wait(PATIENCE)
