@@ -5,15 +5,12 @@ import json
 import os
 import secrets
 import sqlite3
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import pytest
 from sqlalchemy import text
 
@@ -31,6 +28,8 @@ from charthouse.settings import Settings, load
 from charthouse.tables import SCHEMA_VERSION, metadata, registry_id
 from charthouse.vaults import METADATA, Pieces, VaultWriter, blob_path, open_reader, open_writer
 from charthouse.verification import Checked, Pace
+from durability.client import Client
+from support import postgres
 from support.requests import image, index
 from support.server import serving
 from test_cli import Run, run  # noqa: F401 - a fixture
@@ -58,8 +57,8 @@ async def push(registry: Registry, tag: str, *layers: bytes, repository: Reposit
     return manifest
 
 
-async def pull(registry: Registry, digest: Digest) -> bytes:
-    blob = await registry.pulls.get_blob(NAME, digest)
+async def pull(registry: Registry, digest: Digest, repository: RepositoryName = NAME) -> bytes:
+    blob = await registry.pulls.get_blob(repository, digest)
     return b"".join([piece async for piece in blob.read(0, blob.size)])
 
 
@@ -121,8 +120,8 @@ async def verified(registry: Registry) -> list[Checked]:
 class Pushers:
     """Clients that push until they are told to stop. `acknowledged` grows while they do: repository, tag, manifest."""
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._stop = threading.Event()
         self._some = threading.Condition()
         self.acknowledged: list[tuple[str, str, bytes, bytes]] = []
@@ -144,67 +143,77 @@ class Pushers:
             assert self._some.wait_for(lambda: self.failures or len(self.acknowledged) >= count, PATIENCE)
 
     def _run(self, number: int) -> None:
-        with httpx.Client(base_url=f"http://{self._host}/v2/", trust_env=False) as client:
+        with Client(self._port) as client:
             count = 0
             while not self._stop.is_set() and not self.failures:
                 count += 1
                 self._push(client, f"team-{number}/app-{count % 7}", f"1.{count}")
 
-    def _push(self, client: httpx.Client, repository: str, tag: str) -> None:
+    def _push(self, client: Client, repository: str, tag: str) -> None:
         content = secrets.token_bytes(20_000)
         manifest = image(b"{}", content)
         answers = [
-            client.post(f"{repository}/blobs/uploads/", params={"digest": Digest.of(blob)}, content=blob)
+            client("POST", f"/v2/{repository}/blobs/uploads/?digest={Digest.of(blob)}", blob)
             for blob in (b"{}", content)
         ]
-        headers = {"Content-Type": OCI_MANIFEST}
-        answers.append(client.put(f"{repository}/manifests/{tag}", content=manifest, headers=headers))
+        answers.append(client("PUT", f"/v2/{repository}/manifests/{tag}", manifest, content_type=OCI_MANIFEST))
         with self._some:
-            self.failures += [answer.text for answer in answers if answer.status_code != 201]
+            self.failures += [str(answer) for answer in answers if answer.status != 201]
             self.acknowledged.append((repository, tag, manifest, content))
             self._some.notify_all()
 
 
+@pytest.fixture
+async def targets(request: pytest.FixtureRequest, tmp_path: Path) -> list[Settings]:
+    """Where nothing is yet, on each database: one backup is enough for both."""
+    url = await postgres.make_database(request.getfixturevalue("postgres_server"))
+    return [
+        load({"data": tmp_path / f"target{number}", "database": database, "policy": "oci"}, environ={})
+        for number, database in enumerate(["", url])
+    ]
+
+
 async def test_everything_acknowledged_before_it_began_is_there_after_a_restore_and_whatever_is_there_is_whole(
-    tmp_path: Path,
-    database_url: str,
-    target_url: str,
-    run: Run,  # noqa: F811 - the fixture
-    did: Callable[[str], None],
+    tmp_path: Path, database_url: str, targets: list[Settings], did: Callable[[str], None]
 ):
-    """Four clients push while the backup runs, into the same folder twice. Then the new registry takes pushes."""
+    """Four clients push to a server while the backup runs beside it, into the same folder twice."""
     place = tmp_path / "backup"
-    source = ["--data", tmp_path / "data", "--database", database_url]
-    with serving(tmp_path, database=database_url) as server, Pushers(server.host) as pushers:
+    with serving(tmp_path, database=database_url) as server, Pushers(server.port) as pushers:
         pushers.wait_for(30)
-        run("backup", place, *source)
-        before = list(pushers.acknowledged)
-        run("backup", place, *source)
+        await back_up_beside(server.settings, place)
+        before = {(repository, tag) for repository, tag, _, _ in pushers.acknowledged}
+        await back_up_beside(server.settings, place)
         pushers.wait_for(len(before) + 10)
     assert not pushers.failures
-    (tmp_path / "new").mkdir()
-    run("restore", place, "--data", tmp_path / "new/data", "--database", target_url)
-    with serving(tmp_path / "new", database=target_url) as server:
-        with httpx.Client(base_url=f"http://{server.host}/v2/", trust_env=False) as client:
-            found = {(name, tag) for name in catalog(client) for tag in server.tags(name)}
-            compare(client, pushers.acknowledged, found)
-            assert {(repository, tag) for repository, tag, _, _ in before} <= found
-        with Pushers(server.host) as again:
-            again.wait_for(20)
-        assert not again.failures
-    did(f"restored {len(found)} versions, of which {len(before)} had been acknowledged, lost 0")
+    for target in targets:
+        async with restored(place, target) as (new, faults):
+            assert faults == []
+            found = await compare(new, pushers.acknowledged)
+            assert before <= found
+            await push(new, "new", layer("new"))  # the new registry takes pushes
+            assert await pull(new, Digest.of(layer("new"))) == layer("new")
+        did(f"restored {len(found)} versions, of which {len(before)} had been acknowledged, lost 0")
 
 
-def compare(client: httpx.Client, acknowledged: Sequence[tuple[str, str, bytes, bytes]], found: set[tuple[str, str]]):
-    """What was found pulls as it was pushed."""
-    for repository, tag, manifest, content in acknowledged:
-        if (repository, tag) in found:
-            assert client.get(f"{repository}/manifests/{tag}").content == manifest
-            assert client.get(f"{repository}/blobs/{Digest.of(content)}").content == content
+async def back_up_beside(settings: Settings, place: Path) -> None:
+    """As the command does, beside a running server."""
+    registry = await open_existing(settings)
+    try:
+        await back_up(registry, place)
+    finally:
+        await registry.close()
 
 
-def catalog(client: httpx.Client) -> list[str]:
-    found: list[str] = client.get("_catalog", params={"n": 1000}).json()["repositories"]
+async def compare(registry: Registry, acknowledged: Sequence[tuple[str, str, bytes, bytes]]) -> set[tuple[str, str]]:
+    """The versions that are there, each of which pulls as it was pushed."""
+    names, _ = await registry.list_repositories("", 1000, Caller())
+    found = {(str(name), tag) for name in names for tag in (await registry.list_tags(name, "", 1000))[0]}
+    pushed = {(repository, tag): (manifest, content) for repository, tag, manifest, content in acknowledged}
+    for repository, tag in found:
+        manifest, content = pushed[repository, tag]
+        name = RepositoryName(repository)
+        assert (await registry.pulls.get_manifest(name, Tag(tag))).content == manifest
+        assert await pull(registry, Digest.of(content), name) == content
     return found
 
 
@@ -546,32 +555,42 @@ async def test_a_tar_file_gives_nothing_but_what_it_holds(
 
 
 @pytest.mark.no_tables
-async def test_a_person_backs_up_and_restores(tmp_path: Path, database_url: str, run: Run):  # noqa: F811 - the fixture
+async def test_a_person_backs_up_and_restores_to_either_database(
+    tmp_path: Path,
+    database_url: str,
+    postgres_server: str,
+    run: Run,  # noqa: F811 - the fixture
+):
     data = tmp_path / "data"
     with serving(tmp_path, database=database_url) as server:
-        with Pushers(server.host) as pushers:
+        with Pushers(server.port) as pushers:
             pushers.wait_for(1)
         for place in PLACES:
             said = run("backup", tmp_path / place, "--data", data, "--database", database_url).stdout
             assert f"backed up to {tmp_path / place}: " in said
-    said = run("restore", tmp_path / "backup.tar", "--data", tmp_path / "new").stdout
+    repository, tag, manifest, content = pushers.acknowledged[0]
+    (tmp_path / "new").mkdir()
+    other = "" if database_url else await postgres.make_database(postgres_server)
+    said = run("restore", tmp_path / "backup.tar", "--data", tmp_path / "new/data", "--database", other).stdout
     assert ": 0 damaged\nrestored " in said
-    repository, tag, _, content = pushers.acknowledged[0]
+    with serving(tmp_path / "new", database=other) as server, Client(server.port) as client:
+        assert client("GET", f"/v2/{repository}/manifests/{tag}", accept=OCI_MANIFEST).body == manifest
+        with Pushers(server.port) as pushers:
+            pushers.wait_for(1)
+        assert not pushers.failures
     (tmp_path / "backup" / blob_path(Digest.of(content))).unlink()
     done = run("restore", tmp_path / "backup", "--data", tmp_path / "third", status=1)
     assert f"blob {Digest.of(content)}: the backup does not have it\n" in done.stderr
     assert f"  {repository}:{tag}\n" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["backup", "/proc/nope"], ["restore", "backup", "--data", "/proc/nope"]])
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words):
+@pytest.mark.parametrize("command", ["backup", "restore"])
+async def test_a_place_that_cannot_be_written_is_one_line(elsewhere: Settings, tmp_path: Path, run: Run, command: str):  # noqa: F811
     """And nobody's traceback."""
-    monkeypatch.chdir(tmp_path)
-    charthouse = [sys.executable, "-m", "charthouse"]
-    with serving(tmp_path) as server:
-        data = ["--data", str(server.settings.data)]
-        subprocess.run([*charthouse, "backup", "backup", *data], check=True, capture_output=True)
-        said = [*charthouse, *words, *(data if words[0] == "backup" else [])]
-        done = subprocess.run(said, check=False, capture_output=True, text=True)
-    assert done.returncode == 2
+    registry = await open_registry(elsewhere)
+    await back_up(registry, tmp_path / "backup")
+    await registry.close()
+    places = {"backup": ["/proc/nope", elsewhere.data], "restore": [tmp_path / "backup", "/proc/nope"]}
+    place, data = places[command]
+    done = run(command, place, "--data", data, status=2)
     assert done.stderr.splitlines()[-1].startswith("charthouse: /proc/nope: ")

@@ -26,19 +26,19 @@ class Size:
 
 SIZES = {
     "small": Size(
-        kills=2,
+        kills=1,
         kills_postgres=1,
-        cuts=2,
+        cuts=1,
         cuts_postgres=1,
-        points=3,
+        points=2,
         clients=3,
-        operations=60,
-        jumps=2,
-        steps=3_000,
-        questions=12,
-        rots=3,
+        operations=40,
+        jumps=1,
+        steps=1_000,
+        questions=6,
+        rots=2,
         fills=1,
-        seconds_of_collection=2,
+        seconds_of_collection=1,
     ),
     "ci": Size(
         kills=25,
