@@ -12,11 +12,13 @@ import httpx
 import pytest
 
 from charthouse import api
-from charthouse.auth import passwords
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.core import Registry
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.server import serving
 from support.tools import ROOT
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 PASSWORD = "correct horse canary9f3b1c"
 API = "/api/v1"
@@ -24,15 +26,7 @@ NEW_PASSWORD = "another horse, other staples"
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that cost a test nothing."""
-    context = passwords.Passwords()._context
-    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
-    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
-
-
-@pytest.fixture
-async def closed(app, quick: None) -> Registry:
+async def closed(app) -> Registry:
     """An administrator, and ann, who is in devs and has a grant; a token ci."""
     registry: Registry = app.registry
     await registry.users.add("admin", PASSWORD, administrator=True)

@@ -11,7 +11,10 @@ from charthouse.auth.access import Pattern, parse_actions
 from charthouse.auth.guard import DECISION_LIFETIME, DECISIONS
 from charthouse.core import Registry
 from support.connection import Connection
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import Remote
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 PASSWORD = "correct horse battery"
 MINE, OTHERS = "team-a/app", "team-b/app"

@@ -14,7 +14,10 @@ from charthouse.composition import open_registry
 from charthouse.core import Registry
 from charthouse.errors import StorageFull, UserUnknown
 from charthouse.settings import load
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import error_of
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 PASSWORD = "ann's canary9f3b1c"
 SCOPE = "repository:team-a/app:pull,push"

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from charthouse import api, oci
 from charthouse.app import Application
-from charthouse.auth import issuers, methods, passwords
+from charthouse.auth import issuers, methods
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.core import Registry
 from charthouse.names import Digest
@@ -22,8 +22,11 @@ from charthouse.settings import Settings
 from charthouse.testing import control
 from charthouse.testing.registries import Registries
 from support.issuer import Issuer
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import Remote
 from test_api import example, operations
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 PASSWORD = "correct horse canary9f3b1c"
 CONTROL_TOKEN = "sesame"
@@ -202,9 +205,6 @@ def settings(make_settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def closed(app: Application, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    context = passwords.Passwords()._context
-    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
-    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
     monkeypatch.setattr(methods, "FREE_TRIES", 10_000)
     registry = app.registry
     for name in ("admin", "off"):

@@ -19,7 +19,6 @@ from sqlalchemy import text
 
 from charthouse import queries, quotas, slots
 from charthouse.app import Application, create_app
-from charthouse.auth import passwords
 from charthouse.auth.access import ACTIONS, Pattern
 from charthouse.composition import open_registry
 from charthouse.core import Caller, Registry
@@ -29,8 +28,11 @@ from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest, Namespace, RepositoryName
 from charthouse.queries import Usage
 from charthouse.settings import Settings, SettingsError, load
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import Remote, descriptor, encoded, error_of, image, index, pieces, running
 from support.server import serving
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 A = Namespace("team-a")
 GRACE = 86400
@@ -460,11 +462,8 @@ async def test_the_place_of_a_connection_that_dies_is_free_again(app, remote, li
 
 
 @pytest.fixture
-async def users(app: Application, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Remote]:
+async def users(app: Application, client: httpx.AsyncClient) -> Callable[..., Remote]:
     """Repositories as users see them who may push to all."""
-    context = passwords.Passwords()._context
-    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
-    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
     registry = app.registry
     await registry.users.add("admin", PASSWORD, administrator=True)
     for name in ("ann", "bob"):

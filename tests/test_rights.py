@@ -26,6 +26,7 @@ from charthouse.errors import (
 )
 from charthouse.names import Digest, RepositoryName, Tag
 from charthouse.settings import Settings
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import Remote, error_of, image, running
 from test_pull_cache import scope_of
 
@@ -51,21 +52,13 @@ ROLES: dict[str, str] = {
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that cost a test nothing: what they are made of is test_a_password_is_kept_as_argon2id's matter."""
-    context = passwords.Passwords()._context
-    cheap = context.copy(argon2__memory_cost=8, argon2__time_cost=1)
-    monkeypatch.setattr(type(context), "hash", lambda _, secret: cheap._get_record("argon2", None).hash(secret))
-
-
-@pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
     """Images are pushed here as well, and nothing but rights keeps a tag from moving."""
     return make_settings(policy="oci", versions="mutable")
 
 
 @pytest.fixture
-async def closed(app: Application, client: httpx.AsyncClient, quick: None) -> Registry:
+async def closed(app: Application, client: httpx.AsyncClient, quick_passwords: None) -> Registry:  # noqa: F811
     registry = app.registry
     for name in (MINE, OTHERS, PUBLIC):
         await Remote(client, name).push_image("1")
@@ -349,7 +342,10 @@ async def test_the_same_letters_are_the_same_password_whatever_keyboard_typed_th
 # Users
 
 
-async def test_users_groups_and_grants_are_refused_when_they_cannot_be(registry: Registry, quick):
+async def test_users_groups_and_grants_are_refused_when_they_cannot_be(
+    registry: Registry,
+    quick_passwords,  # noqa: F811
+):
     users = registry.users
     with pytest.raises(AdministratorMissing, match="charthouse init"):
         await users.add("ann", PASSWORD)
@@ -387,7 +383,10 @@ async def test_nothing_is_left_of_a_user_who_was_removed(closed):
     assert "puller" not in directory.groups.get("dev", ())
 
 
-async def test_with_users_the_policy_is_charts_and_releases_cannot_be_replaced(make_settings, quick):
+async def test_with_users_the_policy_is_charts_and_releases_cannot_be_replaced(
+    make_settings,
+    quick_passwords,  # noqa: F811
+):
     async with running(create_app(make_settings(), durable=False)) as client:
         registry = client._transport.app.registry
         assert (await registry.namespaces.show(MINE))["policy"].value == "oci"

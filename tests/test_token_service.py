@@ -12,7 +12,10 @@ from charthouse.auth.access import Pattern, parse_actions
 from charthouse.auth.tokens import LEEWAY, LIFETIME
 from charthouse.core import Registry
 from charthouse.settings import Settings
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import OCI_MANIFEST, descriptor, image
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 PASSWORDS = {"root": "root's canary9f3b1c", "ann": "ann's canary9f3b1c", "bob": "bob's canary9f3b1c"}
 GRANTS = {

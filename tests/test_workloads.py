@@ -17,7 +17,10 @@ from charthouse.auth.key_sets import FRESH, PAUSE
 from charthouse.auth.tokens import LEEWAY, LIFETIME
 from charthouse.settings import Settings
 from support.issuer import GONE, Issuer, KeyServer, SigningKey
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 from support.requests import Remote, image, running
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 NOW = 1_800_000_000
 HERE = "charts.example.com"
