@@ -1,7 +1,7 @@
 """The real `charthouse serve` as a process that is killed and started again on its port.
 
-Run as a program this file is the server: with a mutant of the registry, if one is named, and with a clock that a file
-moves, if there is one.
+The server is `main`, in a process of its own: with a mutant of the registry, if one is named, and with a clock that a
+file moves, if there is one.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from charthouse.settings import Settings, load
 from durability import mutants
 from durability.client import Client
 from durability.ledger import Ledger
+from support.forked import Process
 
 TESTS = Path(__file__).parents[1]
 MUTANT, CLOCK = "DURABILITY_MUTANT", "DURABILITY_CLOCK"
@@ -50,8 +51,8 @@ def _moved_by(file: Path) -> Callable[[], float]:
     return lambda: time.time() + float(_OFFSET.unpack(file.read_bytes())[0])
 
 
-def main(flags: str) -> int:
-    return serve(load(json.loads(flags), environ={}), build)
+def main() -> int:
+    return serve(load(json.loads(sys.argv[1]), environ={}), build)
 
 
 # The server as a test sees it
@@ -73,7 +74,7 @@ class Server:
             self._environment[CLOCK] = str(clock)
         if one_thread:
             self._environment[ONE_THREAD] = "1"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Process | None = None
 
     @property
     def workers(self) -> int:
@@ -93,8 +94,9 @@ class Server:
         """Ready when this returns: on the port that it had before."""
         arguments = json.dumps({**self._flags, "port": self.port})
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "durability.server", arguments],
+            self._process = Process(
+                arguments,
+                program="durability.server:main",
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._environment,
@@ -179,7 +181,3 @@ def set_clock(file: Path, seconds: float) -> None:
     beside = file.with_name(file.name + ".new")
     beside.write_bytes(_OFFSET.pack(seconds))
     beside.rename(file)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

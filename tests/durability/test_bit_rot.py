@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import pytest
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
 from durability.sizes import Size
+from support import forked
 from support.requests import image
 from support.server import Server, serving
 
@@ -108,9 +107,7 @@ def verify(server: Server, *, status: int) -> Any:
     """What the command finds, beside the running server."""
     words = ["verify", "--deep", "--json", "--data", str(server.settings.data)]
     words += ["--database", server.settings.database] if server.settings.database else []
-    done = subprocess.run(
-        [sys.executable, "-m", "charthouse", *words], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = forked.run(*words, timeout=60)
     assert done.returncode == status, done.stdout + done.stderr
     return json.loads(done.stdout)
 

@@ -19,6 +19,7 @@ from charthouse.names import Digest
 from charthouse.reserve import Reserve
 from charthouse.settings import Settings
 from durability.sizes import Size
+from support import forked
 from support.requests import image
 from support.server import serving
 from support.tools import missing
@@ -105,9 +106,7 @@ class Client:
 def collect(settings: Settings) -> None:
     """As the command line does, beside the running server."""
     words = ["gc", "--data", str(settings.data), *(["--database", settings.database] if settings.database else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "charthouse", *words], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = forked.run(*words, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -24,6 +24,7 @@ LONGEST = 1024 * 1024  # bytes of a request
 LATER = (  # what Charthouse imports when it needs it
     "alembic.command",
     "asyncpg",
+    "durability.server",
     "jsonschema",
     "passlib.context",
     "referencing.exceptions",
