@@ -12,31 +12,31 @@ from support.unhandled import exceptions_in
 LOGS = """
     import logging
 
-    def test_a():
+    def test_log():
         try:
             raise KeyError("lost")
         except KeyError:
             logging.getLogger("charthouse").exception("internal error")
 """
-DECLARED = LOGS.replace("def test_a", "import pytest\n\n    @pytest.mark.provokes('lost')\n    def test_a")
 PIPE = """
     import subprocess, sys
 
-    def test_a():
+    def test_pipe():
         subprocess.run([sys.executable, "-c", "raise KeyError('lost')"], capture_output=True)
 """
-INHERITED = PIPE.replace(", capture_output=True", "")
+INHERITED = PIPE.replace("test_pipe", "test_inherited").replace(", capture_output=True", "")
+DECLARED = LOGS.replace("def", "import pytest\n\n    @pytest.mark.provokes('lost')\n    def")
 QUIET = """
     import logging
 
-    def test_a():
+    def test_quiet():
         logging.getLogger("charthouse").error("said without an exception")
 """
 IDLE = """
     import pytest
 
     @pytest.mark.provokes("lost")
-    def test_a():
+    def test_idle():
         pass
 """
 
@@ -53,6 +53,8 @@ def run(folder: Path, code: str, *words: str) -> tuple[int, str]:
         "support.unhandled",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:schemathesis",  # which takes as long to import as all the rest
         *words,
         "test_it.py",
     ]
@@ -62,26 +64,32 @@ def run(folder: Path, code: str, *words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("words", [[], ["-n", "2"]], ids=["alone", "workers"])
-@pytest.mark.parametrize("code", [LOGS, PIPE, INHERITED], ids=["log", "pipe", "inherited"])
-def test_an_exception_in_the_log_or_of_a_child_process_fails_the_run_that_passed(tmp_path, code, words):
-    status, said = run(tmp_path, code, *words)
-    assert "1 passed" in said
-    assert "unhandled exceptions in the log: 1" in said
-    assert "unhandled: test_it.py::test_a: " in said
-    assert "KeyError: 'lost'" in said
+def test_an_exception_in_the_log_or_of_a_child_process_fails_the_run_that_passed(tmp_path, words):
+    status, said = run(tmp_path, LOGS + PIPE + INHERITED, *words)
+    assert "3 passed" in said
+    assert "unhandled exceptions in the log: 3" in said
+    for name in ("log", "pipe", "inherited"):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"unhandled: test_it.py::test_{name}: ")]
+        assert line.endswith("KeyError: 'lost'")
     assert status == 1
 
 
-@pytest.mark.parametrize("code", [DECLARED, QUIET], ids=["declared", "no exception"])
-def test_what_is_declared_and_what_is_no_exception_does_not(tmp_path, code):
-    status, said = run(tmp_path, code)
+def test_one_exception_alone_fails_the_run(tmp_path):
+    status, said = run(tmp_path, PIPE)
+    assert "unhandled exceptions in the log: 1" in said
+    assert status == 1
+
+
+def test_what_is_declared_and_what_is_no_exception_does_not(tmp_path):
+    status, said = run(tmp_path, DECLARED + QUIET)
+    assert "2 passed" in said
     assert "unhandled exceptions in the log: 0" in said
     assert status == 0
 
 
 def test_a_declaration_that_has_outlived_its_reason_fails_the_run(tmp_path):
     status, said = run(tmp_path, IDLE)
-    assert "declared, and not provoked: test_it.py::test_a: lost" in said
+    assert "declared, and not provoked: test_it.py::test_idle: lost" in said
     assert status == 1
 
 
