@@ -510,12 +510,17 @@ USES = """
 """
 
 
+def run_pytest(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """Without a plugin that is installed for other tests, and takes as long to import as all the rest."""
+    return pytester.runpytest_subprocess("-p", "no:schemathesis", *options)
+
+
 @pytest.mark.parametrize("options", [[], ["-n", "2"]])
 def test_the_pytest_fixtures_work_alone_and_with_xdist(pytester: pytest.Pytester, options: list[str]) -> None:
     settings = "versions=immutable tls=true san=one.test,two.test"
     pytester.makeini(f"[pytest]\nchart_registry = {settings}\naddopts = --strict-markers")
     pytester.makepyfile(USES)
-    result = pytester.runpytest_subprocess(*options)
+    result = run_pytest(pytester, *options)
     result.assert_outcomes(passed=7)
 
 
@@ -527,7 +532,7 @@ def test_a_marker_takes_settings_by_their_names(pytester: pytest.Pytester) -> No
         def test_marker(chart_registry): pass
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = run_pytest(pytester)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines("*takes settings by their names, such as policy='charts'*")
 
@@ -543,7 +548,7 @@ def test_a_marker_takes_settings_by_their_names(pytester: pytest.Pytester) -> No
 def test_a_setting_that_cannot_be_is_one_line(pytester: pytest.Pytester, setting: str, line: str) -> None:
     pytester.makefile(".ini", pytest=f"[pytest]\nchart_registry = {setting}")
     pytester.makepyfile("def test_it(chart_registry): pass")
-    result = pytester.runpytest_subprocess("-q")
+    result = run_pytest(pytester, "-q")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(line)
     assert "Traceback" not in result.stdout.str()
