@@ -43,17 +43,22 @@ def postgres_server() -> Iterator[str]:
 
     with postgres.running() as url:
         yield url
-        canaries.look_through_postgres(url.format(name="postgres"))
+        canaries.look_through_postgres(url.format(name="postgres"), postgres.written)
 
 
 @pytest.fixture(params=DATABASES)
-async def database_url(request: pytest.FixtureRequest) -> str:
+async def database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A database without rows: "" for SQLite in the data folder, else a PostgreSQL URL."""
     if request.param == "sqlite":
-        return ""
+        yield ""
+        return
     server = request.getfixturevalue("postgres_server")
-    is_bare = request.node.get_closest_marker("no_tables") is not None
-    return await postgres.make_database(server, "template0" if is_bare else await postgres.template(server))
+    if request.node.get_closest_marker("no_tables") is not None:
+        yield await postgres.make_database(server)
+        return
+    url = await postgres.take(server)
+    yield url
+    await postgres.give_back(server, url)
 
 
 @pytest.fixture(params=DATABASES)

@@ -1,5 +1,6 @@
 """A secret in any place where none may be fails the run that passed, and names the test."""
 
+import asyncio
 import base64
 import json
 import re
@@ -7,11 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from charthouse.auth import api_tokens, keys, tokens
 from charthouse.auth.scope import parse
-from support import canaries
+from charthouse.tables import metadata
+from support import canaries, findings, postgres
 from support.canaries import MARK
 from test_unhandled import run
 
@@ -113,22 +116,76 @@ def test_each_kind_is_known_by_its_form(kind):
     assert bool(canaries._AT_REST.search(SECRETS[kind].encode())) == (not kind.startswith("a hash"))
 
 
-async def test_the_files_of_postgresql_are_searched(postgres_server, monkeypatch):
-    """Of each database, for what a statement wrote."""
-    import asyncio
-
-    import asyncpg
-
-    from support import findings, postgres
-
-    url = await postgres.make_database(postgres_server)
-    connection = await asyncpg.connect(url)
-    await connection.execute("CREATE TABLE audit (who TEXT)")
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> str:
+    """One for a test alone: the run that it is a part of does not look for it."""
     secret = f"{MARK[:6]}-that-is-none"
-    await connection.execute("INSERT INTO audit VALUES ($1)", secret)
-    await connection.close()
+    monkeypatch.setattr(canaries, "_SIGNS_AT_REST", [secret.encode()])
     monkeypatch.setattr(canaries, "_AT_REST", canaries.re.compile(secret.encode()))
+    return secret
+
+
+async def test_what_a_statement_wrote_in_postgresql_is_found_also_when_it_was_deleted_since(
+    postgres_server, secret, monkeypatch
+):
+    url = await postgres.take(postgres_server)
+    connection = await asyncpg.connect(url)
+    await connection.execute("INSERT INTO quota_turns VALUES ($1, 1)", secret)
+    await connection.close()
+    await postgres.give_back(postgres_server, url)
+    await postgres.give_back(postgres_server, await postgres.take(postgres_server))
     found = []
     monkeypatch.setattr(findings, "add", lambda _, line: found.append(line))
-    await asyncio.to_thread(canaries.look_through_postgres, postgres_server.format(name="postgres"))
-    assert [line for line in found if "a table of test_" in line and "the_files_of_postgresql" in line]
+    everything = postgres_server.format(name="postgres")
+    await asyncio.to_thread(canaries.look_through_postgres, everything, postgres.written)
+    assert len(found) == 1
+    assert "also_when_it_was_deleted_since (call) or one before it: a row in PostgreSQL" in found[0]
+    assert postgres.written[-1][0] > postgres.written[-2][0]
+
+
+async def test_a_database_that_is_taken_again_is_as_a_new_one(postgres_server):
+    new = await postgres.make_database(postgres_server, (await postgres._template(postgres_server))[0])
+    url = await postgres.take(postgres_server)
+    await write_something(url)
+    await postgres.give_back(postgres_server, url)
+    again = await postgres.take(postgres_server)
+    assert again == url
+    assert await rows(again) == await rows(new)
+    assert await write_something(again) == await write_something(new) == 1  # the first number that is given
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE audit", "CREATE TABLE more (id int)", "ALTER TABLE audit ADD more int"])
+async def test_a_database_that_a_test_has_changed_is_not_taken_again(postgres_server, change):
+    url = await postgres.take(postgres_server)
+    connection = await asyncpg.connect(url)
+    await connection.execute(change)
+    await connection.close()
+    await postgres.give_back(postgres_server, url)
+    assert url not in postgres._empty[postgres_server]
+
+
+async def test_nor_one_that_somebody_is_connected_to(postgres_server):
+    url = await postgres.take(postgres_server)
+    connection = await asyncpg.connect(url)
+    await postgres.give_back(postgres_server, url)
+    await connection.close()
+    assert url not in postgres._empty[postgres_server]
+
+
+async def write_something(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("INSERT INTO quota_turns VALUES ('ann', 1)")
+        return await connection.fetchval(
+            "INSERT INTO repositories (name, generation, created_at) VALUES ('a', 1, 1) RETURNING id"
+        )
+    finally:
+        await connection.close()
+
+
+async def rows(url: str) -> dict[str, int]:
+    connection = await asyncpg.connect(url)
+    try:
+        return {name: await connection.fetchval(f"SELECT count(*) FROM {name}") for name in metadata.tables}
+    finally:
+        await connection.close()

@@ -23,9 +23,7 @@ _numbers = itertools.count()
 async def shared_client(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
-    database = (
-        "" if request.param == "sqlite" else await postgres.make_database(request.getfixturevalue("postgres_server"))
-    )
+    database = "" if request.param == "sqlite" else await postgres.take(request.getfixturevalue("postgres_server"))
     settings = load({"data": tmp_path_factory.mktemp("shared"), "database": database}, environ={})
     async with running(create_app(settings, durable=False, step_limit=200_000)) as client:
         yield client
