@@ -382,7 +382,7 @@ async def test_a_server_that_cannot_be_used_is_one_line_without_the_password(
     postgres_server: str, url: str, reason: str
 ):
     with pytest.raises(DatabaseError, match="the PostgreSQL database cannot be used: ") as refusal:
-        await migrate.migrate_postgres(url or postgres_server.format(name="none"))
+        await migrate.migrate_postgres(postgres.engine(url or postgres_server.format(name="none")))
     assert reason in str(refusal.value)
     assert "secret" not in str(refusal.value)
     assert "\n" not in str(refusal.value)

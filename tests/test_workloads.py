@@ -91,16 +91,23 @@ RULES = {
 }
 
 
+KEYS = {
+    "github": SigningKey("first", "RS256"),
+    "gitlab": SigningKey("first", "RS256"),
+    "kubernetes": SigningKey("first"),
+}
+
+
 @pytest.fixture
 def github() -> Issuer:
-    return Issuer("https://token.actions.githubusercontent.com", GITHUB, "RS256")
+    return Issuer("https://token.actions.githubusercontent.com", GITHUB, key=KEYS["github"])
 
 
 @pytest.fixture
 def tables(github: Issuer, tmp_path: Path) -> list[dict]:
     others = {
-        "gitlab": Issuer("https://gitlab.com", GITLAB, "RS256"),
-        "kubernetes": Issuer("https://kubernetes.default.svc.cluster.local", KUBERNETES),
+        "gitlab": Issuer("https://gitlab.com", GITLAB, key=KEYS["gitlab"]),
+        "kubernetes": Issuer("https://kubernetes.default.svc.cluster.local", KUBERNETES, key=KEYS["kubernetes"]),
     }
     return [
         {

@@ -86,8 +86,13 @@ async def _open_database(
     if settings.database:
         from charthouse.database.postgres import PostgresDatabase  # an extra
 
-        await migrate_postgres(settings.database, making)
-        return PostgresDatabase(settings.database)
+        database = PostgresDatabase(settings.database)
+        try:
+            await migrate_postgres(database.engine, making)
+        except BaseException:
+            await database.close()
+            raise
+        return database
     from charthouse.database.sqlite import SqliteDatabase
 
     path = settings.data / DATABASE_NAME

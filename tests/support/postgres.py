@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from charthouse.database.postgres import engine
 from charthouse.migrate import migrate_postgres
 from charthouse.tables import SCHEMA_VERSION, metadata
 from support.tools import missing
@@ -88,13 +89,21 @@ async def _template(server: str) -> tuple[str, Any]:
     """With the tables as they are now: to make them anew for each test took a minute in all."""
     if server not in _templates:
         url = await make_database(server)
-        await migrate_postgres(url)
+        await migrate(url)
         connection = await asyncpg.connect(url)
         try:
             _templates[server] = urlsplit(url).path.removeprefix("/"), await connection.fetchrow(_STATE)
         finally:
             await connection.close()
     return _templates[server]
+
+
+async def migrate(url: str) -> None:
+    made = engine(url)
+    try:
+        await migrate_postgres(made)
+    finally:
+        await made.dispose()
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ POOL_SIZE = 10
 
 class PostgresDatabase:
     def __init__(self, url: str) -> None:
-        self._engine = engine(url)
-        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self.engine = engine(url)
+        self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writes: set[asyncio.Task[object]] = set()  # the loop itself holds tasks weakly
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,7 +43,7 @@ class PostgresDatabase:
     async def _write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with self._engine.begin() as connection:
+                async with self.engine.begin() as connection:
                     return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
             except DBAPIError as error:
                 if sqlstate(error) == DISK_FULL:
@@ -67,7 +67,7 @@ class PostgresDatabase:
     async def close(self) -> None:
         if self._writes:
             await asyncio.wait(self._writes)
-        await self._engine.dispose()
+        await self.engine.dispose()
 
 
 def engine(url: str) -> AsyncEngine:
