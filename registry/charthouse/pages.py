@@ -13,6 +13,7 @@ from charthouse import __version__, api
 from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.core import Registry
+from charthouse.errors import DatabaseError
 from charthouse.oci.errors import NO_SNIFFING
 from charthouse.origin import Origin, Origins
 
@@ -69,6 +70,9 @@ async def ready(request: Request) -> Response:
     registry: Registry = request.app.state.registry
     try:
         await registry.check()
+    except DatabaseError as error:  # it says all
+        log.critical("not ready: %s", error)
+        return PlainTextResponse("not ready: see the log\n", status_code=503)
     except Exception:
         log.exception("not ready")
         return PlainTextResponse("not ready: see the log\n", status_code=503)

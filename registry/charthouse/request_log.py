@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from charthouse.at_once import Finished, Layer
+from charthouse.errors import DatabaseError
 
 Clock = Callable[[], float]  # Unix seconds
 
@@ -156,6 +157,9 @@ class RequestLog:
             await answer.release()
         except ClientDisconnect:
             return  # the line below says that there was no answer
+        except DatabaseError as error:  # it says all
+            logging.getLogger("charthouse").critical("internal error: %s", error)
+            await answer.apologise()
         except Exception:
             logging.getLogger("charthouse").exception("internal error")
             await answer.apologise()
