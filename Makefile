@@ -24,7 +24,7 @@ serve: setup ## start the registry on localhost:5000 with data in ./charthouse-d
 	@exec $(BIN)/charthouse serve --data ./charthouse-data $(ARGS)
 
 test: setup ## the tests, without those that need other clients (make test ARGS='-k mount')
-	@$(BIN)/python -m pytest -n 3 -m "not clients and not examples and not nightly and not mutants" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not clients and not examples and not nightly and not mutants" $(ARGS)
 
 soak: setup ## kills, power cuts and faults of the disk by the hundred, for hours (make soak ARGS='-k power')
 	@DURABILITY=$(or $(DURABILITY),soak) $(BIN)/python -m pytest -s tests/durability tests/test_model.py tests/test_openapi.py $(ARGS)
