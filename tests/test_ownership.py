@@ -41,14 +41,21 @@ async def collect(settings: Settings) -> None:
         await registry.close()
 
 
+async def start(settings: Settings, *layers: bytes) -> str:
+    """With these pushed and old enough to be collected. Returns the registry's id."""
+    registry = await open_registry(settings, durable=False)
+    for layer in layers:
+        await push(registry, layer)
+    await registry.close()
+    for path in files(settings.data):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    return (settings.data / ID).read_text().strip()
+
+
 @pytest.fixture
 async def elsewhere(settings: Settings, target_url: str) -> Settings:
     """The same folder with another database, which is empty: it was lost, or is not the one that is meant."""
-    registry = await open_registry(settings, durable=False)
-    await push(registry)
-    await registry.close()
-    (path,) = files(settings.data)
-    os.utime(path, (LONG_AGO, LONG_AGO))
+    await start(settings, LAYER)
     for path in settings.data.glob(f"{DATABASE_NAME}*"):
         path.unlink()
     return load({"data": settings.data, "database": target_url}, environ={})
@@ -72,17 +79,6 @@ async def test_without_the_blobs_it_begins_anew(elsewhere: Settings):
     await push(registry)
     await registry.close()
     assert len(files(elsewhere.data)) == 1
-
-
-async def start(settings: Settings, *layers: bytes) -> str:
-    """With these pushed and old enough to be collected. Returns the registry's id."""
-    registry = await open_registry(settings, durable=False)
-    for layer in layers:
-        await push(registry, layer)
-    await registry.close()
-    for path in files(settings.data):
-        os.utime(path, (LONG_AGO, LONG_AGO))
-    return (settings.data / ID).read_text().strip()
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from charthouse.auth.guard import Guard
 from charthouse.clocks import Clock
 from charthouse.composition import open_registry
 from charthouse.core import Registry
-from charthouse.errors import DatabaseError
 from charthouse.hosts import HostCheck
 from charthouse.oci import create_api
 from charthouse.origin import Origins, TrustedProxies
 from charthouse.pull_cache import PullCache
+from charthouse.request_log import log_fault
 from charthouse.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -169,10 +169,8 @@ async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int 
     while True:
         try:
             await work()
-        except DatabaseError as error:  # it says all
-            log.critical("housekeeping failed: %s", error)
-        except Exception:
-            log.exception("housekeeping failed")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and done again
+            log_fault(log, "housekeeping failed", error)
         await asyncio.sleep(every)
 
 

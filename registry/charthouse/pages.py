@@ -13,9 +13,9 @@ from charthouse import __version__, api
 from charthouse.auth import endpoint
 from charthouse.auth.guard import Guard
 from charthouse.core import Registry
-from charthouse.errors import DatabaseError
 from charthouse.oci.errors import NO_SNIFFING
 from charthouse.origin import Origin, Origins
+from charthouse.request_log import log_fault
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -70,11 +70,8 @@ async def ready(request: Request) -> Response:
     registry: Registry = request.app.state.registry
     try:
         await registry.check()
-    except DatabaseError as error:  # it says all
-        log.critical("not ready: %s", error)
-        return PlainTextResponse("not ready: see the log\n", status_code=503)
-    except Exception:
-        log.exception("not ready")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
+        log_fault(log, "not ready", error)
         return PlainTextResponse("not ready: see the log\n", status_code=503)
     return PlainTextResponse("ready\n")
 

@@ -127,6 +127,14 @@ def _human_record(now: float, record: logging.LogRecord, traceback: str) -> str:
     return "\n".join(lines + [printable(line) for line in traceback.splitlines()])
 
 
+def log_fault(log: logging.Logger, what: str, error: Exception) -> None:
+    """A DatabaseError says all in its line; whatever nobody expected has its traceback."""
+    if isinstance(error, DatabaseError):
+        log.critical("%s: %s", what, error)
+    else:
+        log.error(what, exc_info=error)
+
+
 class RequestLog:
     """Outermost of the middleware: gives each request its id, logs its line, and answers for what went wrong."""
 
@@ -157,11 +165,8 @@ class RequestLog:
             await answer.release()
         except ClientDisconnect:
             return  # the line below says that there was no answer
-        except DatabaseError as error:  # it says all
-            logging.getLogger("charthouse").critical("internal error: %s", error)
-            await answer.apologise()
-        except Exception:
-            logging.getLogger("charthouse").exception("internal error")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
+            log_fault(logging.getLogger("charthouse"), "internal error", error)
             await answer.apologise()
         finally:
             self._lines.later(self._format(self._clock(), request))

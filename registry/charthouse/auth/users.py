@@ -95,7 +95,7 @@ class Users:
             actions.append("user disable" if disabled else "user enable")
         hashed = None if password is None else Passwords().hash(password)
         if actions:
-            await self._database.write(_change, name, hashed, disabled, by, actions, self._now())
+            await self._database.write(_change_user, name, hashed, disabled, by, actions, self._now())
 
     async def remove(self, name: str, by: Actor = ON_THE_MACHINE) -> None:
         """With all grants. Raises USER_UNKNOWN, and ADMINISTRATOR_MISSING when nobody would be left."""
@@ -174,7 +174,7 @@ def _add(connection: Connection, name: str, hashed: str, now: int, *, administra
         raise UserExists(f"there is a user {name} already: `charthouse user passwd {name}` gives a new password")
 
 
-def _change(
+def _change_user(
     connection: Connection,
     name: str,
     hashed: str | None,
