@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from charthouse.locks import FileLock, server_lock
+from charthouse.locks import FileLock, family_lock
 from charthouse.server import MOST_FILES
-from support.process import Running, eventually, is_alive, receive_all, stop
+from support.process import Running, eventually, is_alive, receive_all, stop, workers_of
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +92,33 @@ def test_a_second_server_on_the_folder_says_so(start: Callable[..., Running]):
     assert second.said().count("\n") == 1
 
 
-def test_a_server_waits_a_moment_for_the_workers_of_one_that_was_killed(start: Callable[..., Running], tmp_path: Path):
+def test_a_server_waits_for_the_workers_of_one_that_was_killed(start: Callable[..., Running], tmp_path: Path):
     data = tmp_path / "data"
     data.mkdir()
-    with server_lock(data):
+    with family_lock(data):
         server = start()
         eventually((data / "start.lock").exists)
     server.wait_until_ready()
 
 
+@pytest.mark.provokes("EOFError", surely=False)  # in a worker that had not read yet what it shall do
+def test_a_worker_that_is_just_starting_does_not_keep_the_next_server_from_its_port(start: Callable[..., Running]):
+    """It was spawned, knows nothing yet, and its parent is killed: it has the port for as long as it has the lock."""
+    server = start(workers=2).wait_until_ready()
+    before = workers_of(server.process.pid)
+    os.kill(before[0], signal.SIGKILL)
+    eventually(lambda: set(workers_of(server.process.pid)) - set(before))
+    server.process.kill()
+    server.process.wait()
+    start(port=server.port).wait_until_ready()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_process_holds_the_lock_of_the_folder(start: Callable[..., Running], workers: int):
     server = start(workers=workers).wait_until_ready()
-    inode = server_lock(server.data).path.stat().st_ino
-    holders = [line.split() for line in Path("/proc/locks").read_text().splitlines() if f":{inode} " in line]
-    assert {(kind, mode) for _, kind, _, mode, *_ in holders} == {("FLOCK", "READ")}
-    assert {int(process) for _, _, _, _, process, *_ in holders} == server.started() | {server.process.pid}
+    path = family_lock(server.data).path
+    for process in server.started() | {server.process.pid}:
+        assert path in [file.readlink() for file in Path(f"/proc/{process}/fd").iterdir()]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class FileLock:
@@ -13,10 +13,10 @@ class FileLock:
     Windows has only exclusive locks: there a shared one excludes as well, and a held lock stays of its kind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inherited: Any = None) -> None:
         self.path = path
-        self._descriptor: int | None = None
-        self._held = False
+        self._descriptor: int | None = inherited.detach() if inherited else None
+        self._held = inherited is not None
 
     def acquire(self, *, shared: bool = False, blocking: bool = True) -> bool:
         """False when somebody else holds it and `blocking` is off. Acquiring a held lock again changes its kind."""
@@ -47,6 +47,14 @@ class FileLock:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         return self._descriptor
 
+    def __reduce__(self) -> tuple[type["FileLock"], tuple[Path, Any]]:
+        """For a process that multiprocessing spawns: from its first moment it holds what is held here, and the lock is
+        free when both have let go. Not on Windows, where it has to acquire the lock itself."""
+        from multiprocessing import reduction  # not in a process that spawns none
+
+        held = None if sys.platform == "win32" or not self._held else reduction.DupFd(self.fileno())
+        return FileLock, (self.path, held)
+
     def __enter__(self) -> Self:
         self.acquire()
         return self
@@ -58,7 +66,13 @@ class FileLock:
 
 
 def server_lock(data: Path) -> FileLock:
-    """Held shared by every process of the server on this data folder."""
+    """Held by the server on this data folder, with workers by their parent."""
+    return FileLock(data / "start.lock")
+
+
+def family_lock(data: Path) -> FileLock:
+    """Held by every process of the server on this data folder: workers outlive a parent that was killed, for a
+    moment, and have the port."""
     return FileLock(data / "serve.lock")
 
 

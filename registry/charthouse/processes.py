@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 from charthouse import http_protocol
 from charthouse.at_once import Layer
 from charthouse.errors import DatabaseError
-from charthouse.locks import server_lock
+from charthouse.locks import FileLock
 from charthouse.request_log import LineWriter, RequestLog, start_logging
 from charthouse.settings import Settings, SettingsError
 from charthouse.tls import Tls, open_tls
@@ -171,11 +171,17 @@ class Workers:
     """The parent of several workers: it starts them, replaces who dies, and stops them."""
 
     def __init__(
-        self, settings: Settings, build: Build, sockets: list[socket.socket], announce: Callable[[], None]
+        self,
+        settings: Settings,
+        build: Build,
+        sockets: list[socket.socket],
+        lock: FileLock,
+        announce: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._build = build
         self._sockets = sockets
+        self._lock = lock
         self._announce = announce
         self._workers: list[Worker] = []
         self._is_announced = False
@@ -193,7 +199,7 @@ class Workers:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(self._settings, self._build, self._sockets, theirs))
+        process = context.Process(target=work, args=(self._settings, self._build, self._sockets, self._lock, theirs))
         process.start()
         theirs.close()
         worker = Worker(process, ours)
@@ -268,14 +274,11 @@ class Workers:
             worker.tell(STOP)
 
 
-def work(settings: Settings, build: Build, sockets: list[socket.socket], pipe: Connection) -> None:
-    """A worker's life, in a process of its own."""
+def work(settings: Settings, build: Build, sockets: list[socket.socket], lock: FileLock, pipe: Connection) -> None:
+    """A worker's life, in a process of its own. It holds the lock as it holds the sockets: from its first moment."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all of us; until we can obey, the parent does
     lines = LineWriter(sys.stderr)
     start_logging(lines, time.time)
-    lock = server_lock(settings.data)
-    if sys.platform != "win32" and not lock.acquire(shared=True, blocking=False):
-        raise SystemExit(1)  # the parent has ended, and somebody else has the folder
     may_listen = threading.Event()
 
     async def permission() -> None:
@@ -292,6 +295,7 @@ def work(settings: Settings, build: Build, sockets: list[socket.socket], pipe: C
         raise SystemExit(2) from None
     finally:
         lines.flush()
+        lock.release()
 
 
 def _obey(pipe: Connection, server: Server, may_listen: threading.Event) -> None:

@@ -16,14 +16,16 @@ from urllib.parse import SplitResult, urlsplit
 from charthouse import __version__
 from charthouse.addresses import bind, url_of
 from charthouse.errors import DatabaseError
-from charthouse.locks import FileLock, server_lock
+from charthouse.locks import FileLock, family_lock, server_lock
 from charthouse.processes import Application, Build, Workers, serve_here
 from charthouse.request_log import LineWriter, start_logging
 from charthouse.settings import DATABASE_NAME, PASSWORD_FILE, Settings, SettingsError
 from charthouse.tls import Tls, open_tls
 
 MOST_FILES = 65536  # open at once in a process
-LOCK_PATIENCE = 1.0  # seconds that the workers of a server that was killed may take to end
+SERVER_PATIENCE = 1.0  # seconds that a server that was told to end may take
+FAMILY_PATIENCE = 15.0  # seconds that the workers of one that was killed may take, on a machine with much to do
+LOCK_PAUSE = 0.05  # seconds
 
 
 def build_app(settings: Settings) -> Application:
@@ -71,13 +73,16 @@ def serve(settings: Settings, build: Build = build_app, is_closed: Callable[[Set
 
                 return serve_ephemeral(settings)
             _make_data_folder(settings.data)
-            held.callback(_lock(settings.data).release)
+            held.enter_context(_lock(server_lock(settings.data), SERVER_PATIENCE, "another server runs"))
+            family = held.enter_context(
+                _lock(family_lock(settings.data), FAMILY_PATIENCE, "a worker of a server that was killed still runs")
+            )
             tls = open_tls(settings)
             sockets = [held.enter_context(bound) for bound in bind(settings)]
             announce = functools.partial(_announce, settings, sockets, tls, is_closed=closed)
             if settings.workers == 1:
                 return serve_here(settings, build, sockets, lines, announce, tls)
-            return Workers(settings, build, sockets, announce).run()
+            return Workers(settings, build, sockets, family, announce).run()
     except (SettingsError, DatabaseError) as error:
         sys.stderr.write(f"charthouse: {error}\n")
         return 2
@@ -132,21 +137,18 @@ def _cannot_write(data: Path, error: OSError) -> str:
     return f"{message}, or name another folder with --data or CHARTHOUSE_DATA"
 
 
-def _lock(data: Path) -> FileLock:
-    """Shared, so that the workers can hold it too, and held by nobody else when this server started."""
-    lock = server_lock(data)
-    give_up = time.monotonic() + LOCK_PATIENCE
+def _lock(lock: FileLock, patience: float, who: str) -> FileLock:
+    """Held, unless somebody else does not let go of it within `patience` seconds."""
+    data = lock.path.parent
+    give_up = time.monotonic() + patience
     try:
-        # Between exclusive and shared a lock is free for a moment: servers that start together take turns.
-        with FileLock(data / "start.lock"):
-            while not lock.acquire(blocking=False):
-                if time.monotonic() > give_up:
-                    raise SettingsError(
-                        f"another server runs on the data folder {data.absolute()}: stop it, or name another folder"
-                        " with --data or CHARTHOUSE_DATA"
-                    )
-                time.sleep(LOCK_PATIENCE / 20)
-            lock.acquire(shared=True)
+        while not lock.acquire(blocking=False):
+            if time.monotonic() > give_up:
+                raise SettingsError(
+                    f"{who} on the data folder {data.absolute()}: stop it, or name another folder with --data or"
+                    " CHARTHOUSE_DATA"
+                )
+            time.sleep(LOCK_PAUSE)
     except OSError as error:
         raise SettingsError(_cannot_write(data, error)) from None
     return lock

@@ -27,6 +27,7 @@ from durability import mutants
 from durability.client import Client
 from durability.ledger import Ledger
 from support.forked import Process
+from support.process import children, workers_of
 
 TESTS = Path(__file__).parents[1]
 MUTANT, CLOCK = "DURABILITY_MUTANT", "DURABILITY_CLOCK"
@@ -122,8 +123,7 @@ class Server:
         return self._process.pid
 
     def worker_pids(self) -> list[int]:
-        """Without the helper that multiprocessing starts beside them."""
-        return [pid for pid in _children(self.pid) if b"spawn_main" in _command(pid)]
+        return workers_of(self.pid)
 
     def processes(self) -> list[int]:
         return [self.pid, *self.worker_pids()]
@@ -156,24 +156,13 @@ class Server:
         """Whatever state it is in: after a test."""
         if self.is_running():
             self.kill(*reversed(self.processes()))
+        elif self._process:
+            self.wait()
 
 
 def family(pid: int) -> list[int]:
     """A process and its children, such as a PostgreSQL's."""
-    return [pid, *_children(pid)]
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-        return [int(child) for found in lists for child in found.split()]
-    return []
-
-
-def _command(pid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+    return [pid, *children(pid)]
 
 
 def set_clock(file: Path, seconds: float) -> None:

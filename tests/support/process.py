@@ -176,6 +176,24 @@ class Running:
         return answer.partition(b"\r\n\r\n")[2]
 
 
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [int(child) for found in lists for child in found.split()]
+    return []
+
+
+def workers_of(pid: int) -> list[int]:
+    """From when they are spawned, without the helper that multiprocessing starts beside them."""
+    return [child for child in children(pid) if b"spawn_main" in _command(child)]
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def receive_all(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(65536), b""))
 
