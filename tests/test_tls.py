@@ -18,6 +18,7 @@ import pytest
 
 from charthouse import processes
 from charthouse.certificates import AUTHORITY_LIFE, LOCAL_NAMES, SERVER_LIFE, self_signed
+from charthouse.locks import family_lock
 from charthouse.processes import Workers
 from charthouse.server import build_app
 from charthouse.settings import SettingsError, load
@@ -231,7 +232,9 @@ def test_a_worker_that_dies_beside_a_broken_pair_is_replaced_when_the_pair_is_me
     assert server.end() == 0
 
 
-def test_workers_that_cannot_start_are_started_less_and_less_often_and_a_signal_waits_for_none(monkeypatch):
+def test_workers_that_cannot_start_are_started_less_and_less_often_and_a_signal_waits_for_none(
+    monkeypatch, tmp_path: Path
+):
     now, slept = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -240,7 +243,7 @@ def test_workers_that_cannot_start_are_started_less_and_less_often_and_a_signal_
 
     monkeypatch.setattr(processes.time, "sleep", sleep)
     monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
-    workers = Workers(load({}, environ={}), build_app, [], lambda: None)
+    workers = Workers(load({}, environ={}), build_app, [], family_lock(tmp_path), lambda: None)
     for _ in range(8):
         slept.append(0.0)
         workers._wait_a_while()
