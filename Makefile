@@ -2,6 +2,8 @@
 .PHONY: help setup serve test soak examples nightly check audit format lock bench clean
 .DEFAULT_GOAL := help
 
+unexport PYTHONDONTWRITEBYTECODE # what is compiled once need not be by each of the tests' thousand processes
+
 PYTHON ?= python3
 BIN := .venv/bin
 AUDIT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/charthouse/audit

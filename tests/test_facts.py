@@ -204,8 +204,9 @@ async def test_what_is_too_much_to_keep_is_left_out_and_said(app, remote):
     ],
     ids=["nesting", "aliases", "remote $ref", "no text", "zeros"],
 )
-async def test_hostile_files_become_facts_or_findings_and_never_an_error(app, remote, content, caplog):
+async def test_hostile_files_become_facts_or_findings_and_never_an_error(app, remote, content, caplog, monkeypatch):
     """Wherever they are in a chart."""
+    monkeypatch.setattr(app.registry.extraction._inspector, "_cpu_limit", 0.3)  # seconds, of which nesting takes all
     paths = ("values.yaml", "values.schema.json", "crds/a.yaml", "charts/x-1.0.0.tgz", "templates/a.yaml")
     for number, path in enumerate(paths):
         await push(remote, full_chart(f"1.0.{number}", **{path: content}))

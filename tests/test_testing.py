@@ -22,6 +22,7 @@ from charthouse.errors import ManifestInvalid, NameUnknown, RegistryError
 from charthouse.settings import SettingsError
 from charthouse.testing import Registry, make_chart
 from charthouse.testing.shared import NAME
+from support.passwords import quick_passwords  # noqa: F401 - a fixture
 
 pytest_plugins = ["pytester"]
 
@@ -375,7 +376,11 @@ def test_requests_under_way_end_with_it() -> None:
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [{}, {"auth": "bearer", "tls": True}], ids=["open", "closed, with TLS"])
+CLOSED = {"auth": "bearer", "tls": True, "tester_password": "of two hundred canary9f3b1c"}
+
+
+@pytest.mark.usefixtures("quick_passwords")  # each of them looks at it once
+@pytest.mark.parametrize("words", [{}, CLOSED], ids=["open", "closed, with TLS"])
 def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptors(words: dict[str, Any]) -> None:
     """And nothing of them is left."""
     with Registry(**words) as first:  # what a process makes once, such as the user's password, is no registry's cost
