@@ -169,15 +169,15 @@ async def test_a_helper_that_does_not_start_is_a_503_that_says_so(app, remote, m
     def missing(*_: object, **__: object) -> None:
         raise HelperMissing("python -m charthouse.helm.isolation does not start")
 
-    for inspector in (app.registry._admission._inspector, app.registry.extraction._inspector):
-        monkeypatch.setattr(inspector, "inspect", missing)
-    pushed = full_chart()
-    text = error_of(await pushed.push(remote, "1.0.0"), 503, "UNSUPPORTED")
-    assert "cannot be checked now" in text
-    monkeypatch.undo()
-    await push(remote, pushed)
-    monkeypatch.setattr(app.registry.extraction, "_known", lambda _: asyncio.sleep(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(app.registry._admission._inspector, "inspect", missing)
+        text = error_of(await full_chart().push(remote, "1.0.0"), 503, "UNSUPPORTED")
+        assert "cannot be checked now" in text
     monkeypatch.setattr(app.registry.extraction._inspector, "inspect", missing)
+    pushed = full_chart()
+    await push(remote, pushed)
+    async with asyncio.timeout(PATIENCE):
+        await app.registry.extraction.settled()  # in vain, and the log says so
     with pytest.raises(Unavailable, match="cannot be read"):
         await facts_of(app.registry)
 
