@@ -21,8 +21,10 @@ from sqlalchemy.engine import Engine
 
 from charthouse.app import Application
 from charthouse.database.sqlite import SqliteDatabase, Writer
+from charthouse.helm.inspection import EXTRACTOR_VERSION
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 from charthouse.names import Digest, Namespace
+from charthouse.queries import find_facts
 from charthouse.settings import Settings
 from support.server import serving
 
@@ -222,14 +224,20 @@ async def test_a_quota_costs_two_statements_more_with_each_commit(app, client, o
     assert counts == {"commits": 3, "fsyncs": 3, "statements": expected}
 
 
-async def test_what_is_read_of_a_chart_for_people_is_one_commit_after_the_answer(app, client):
-    chart = Chart(1)
+@pytest.mark.parametrize("waiting", [1, 3])
+async def test_what_is_read_of_charts_for_people_is_one_commit_after_their_answers(app, client, waiting, monkeypatch):
+    charts = [Chart(number) for number in range(waiting)]
+    with monkeypatch.context() as patched:
+        patched.setattr(app.registry.extraction, "later", lambda _: None)
+        for chart in charts:
+            await push(client, chart, "1.0.0")
     with counting(app) as counts:
-        await push(client, chart, "1.0.0")
-        counts.clear()
-        app.registry.extraction.later(Digest(digest_of(chart.layer)))
+        for chart in charts:
+            app.registry.extraction.later(Digest(digest_of(chart.layer)))
         await app.registry.extraction.settled()
     assert counts["commits"] == 1
+    read = app.registry._database.read
+    assert all([await read(find_facts, digest_of(chart.layer), EXTRACTOR_VERSION) for chart in charts])
 
 
 async def test_what_a_pull_asks_the_database(app, client, asked):

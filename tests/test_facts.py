@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from charthouse import queries, showing
+from charthouse import extraction, queries, showing
 from charthouse.app import Application
 from charthouse.composition import open_registry
 from charthouse.core import Registry
@@ -97,12 +97,23 @@ async def test_who_asks_before_it_was_read_does_not_wait_for_the_others(app: App
     assert (await facts_of(app.registry)).inspection.texts["values.yaml"] == "replicas: 1\n"
 
 
+async def test_reading_waits_for_a_pause_between_pushes_and_who_asks_does_not(app, remote, monkeypatch):
+    monkeypatch.setattr(extraction, "QUIET", 3600)
+    monkeypatch.setattr(extraction, "GIVEN_WAY", 1_000_000)
+    first, second = full_chart("1.0.0"), full_chart("1.0.1")
+    await push(remote, first)
+    await until_extracted(app.registry, first)
+    await push(remote, second)
+    assert (await facts_of(app.registry, "1.0.1")).inspection.texts["values.yaml"] == "replicas: 1\n"
+    assert app.registry.extraction._waiting.qsize() == 1
+
+
 async def test_an_archive_is_read_once_whoever_holds_it(app, client, remote, monkeypatch: pytest.MonkeyPatch):
     pushed = full_chart()
     for each in (remote, Remote(client, "team-b/app")):
         await push(each, pushed)
     await until_extracted(app.registry, pushed)
-    monkeypatch.setattr(app.registry.extraction._inspector, "inspect", pytest.fail)
+    monkeypatch.setattr(app.registry.extraction._inspector, "extract", pytest.fail)
     assert await app.registry.extraction.of(RepositoryName("team-b/app"), Tag("1.0.0"))
 
 
@@ -111,7 +122,7 @@ async def test_what_a_crash_left_out_is_read_at_the_next_start(settings, clock, 
     await push(remote, pushed)
     await until_extracted(app.registry, pushed)
     await app.registry._database.write(
-        queries.put_facts, Digest.of(pushed.archive), EXTRACTOR_VERSION - 1, json.dumps(Inspection().to_json()), 0
+        queries.put_facts, {Digest.of(pushed.archive): Inspection().to_json()}, EXTRACTOR_VERSION - 1, 0
     )
     again = await open_registry(settings, clock=clock, durable=False)
     assert await stored(again, pushed) is None  # another version's do not count
@@ -173,7 +184,7 @@ async def test_a_helper_that_does_not_start_is_a_503_that_says_so(app, remote, m
         patched.setattr(app.registry._admission._inspector, "inspect", missing)
         text = error_of(await full_chart().push(remote, "1.0.0"), 503, "UNSUPPORTED")
         assert "cannot be checked now" in text
-    monkeypatch.setattr(app.registry.extraction._inspector, "inspect", missing)
+    monkeypatch.setattr(app.registry.extraction._inspector, "extract", missing)
     pushed = full_chart()
     await push(remote, pushed)
     async with asyncio.timeout(PATIENCE):

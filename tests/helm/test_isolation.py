@@ -1,5 +1,6 @@
 """Small archives are read where they are; all others in a helper process that a bomb may take with it."""
 
+import contextlib
 import os
 import select
 import signal
@@ -144,7 +145,7 @@ def test_a_helper_that_is_killed_at_work_costs_that_archive_only(
     inspector.inspect(LARGE)
     pid = inspector.helper
     started = threading.Event()
-    monkeypatch.setattr(isolation._Watch, "run", lambda _: started.set())
+    monkeypatch.setattr(isolation._Watch, "watching", lambda _: started.set() or contextlib.nullcontext())
     with ThreadPoolExecutor(1) as thread:
         os.kill(pid, signal.SIGSTOP)
         asked = thread.submit(inspector.inspect, LARGE)
@@ -152,6 +153,17 @@ def test_a_helper_that_is_killed_at_work_costs_that_archive_only(
         os.kill(pid, signal.SIGKILL)
         (fault,) = asked.result().faults
     assert str(fault) == "reading the archive takes more than 2 s of CPU or 256 MiB of memory; make it smaller"
+    assert inspector.inspect(LARGE).faults == ()
+
+
+def test_no_archive_is_refused_for_what_the_one_before_it_took(inspector: Inspector) -> None:
+    inspector.inspect(LARGE)
+    watch = inspector._helper._watch
+    with watch.watching():
+        watch._kill(watch._request - 2)
+        assert not watch.killed
+        watch._kill(watch._request)
+        assert watch.killed
     assert inspector.inspect(LARGE).faults == ()
 
 

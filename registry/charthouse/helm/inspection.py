@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from charthouse.helm import archive, lint, metadata
 from charthouse.helm.archive import Archive, ArchiveInvalid, Limits
@@ -40,17 +41,19 @@ class Inspection:
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     omitted: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> str:
+        """One line."""
         values = dataclasses.asdict(dataclasses.replace(self, metadata=None, files={}, texts={}))
-        return (
+        return json.dumps(
             values
             | {"metadata": self.metadata and self.metadata.to_json(), "files": dict(self.files)}
             | {"texts": dict(self.texts)}
         )
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Inspection":
+    def from_json(cls, text: str) -> "Inspection":
         """What `to_json` gave."""
+        values = json.loads(text)
         return cls(
             faults=tuple(Finding(**each) for each in values["faults"]),
             metadata=Metadata.from_json(values["metadata"]) if values["metadata"] else None,

@@ -4,7 +4,8 @@ A hostile archive can cost seconds and hundreds of MiB inside of one call of the
 stopped. The helper is a fresh interpreter (`python -m charthouse.helm.isolation`), started when first needed; it limits
 itself, its parent watches it, and it ends when its input does: with its parent.
 
-A request is a line of JSON and then the archive's bytes, if they are not in a file; an answer is a line of JSON.
+A request is a line of JSON and then the archive's bytes, if they are not in a file; an answer is a line too: one of
+three words, and what belongs to it.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +37,7 @@ WALL_LIMIT = 60.0  # seconds, should the helper not even get to compute
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 _PARSED = (".yaml", ".yml", ".json", ".lock")
 _READY = b"ready\n"
+_FOUND, _LOST, _MISSING = b"found", b"lost", b"missing"  # and the inspection as JSON, the reason, the error
 _TICK = 0.05  # seconds between two looks at the helper
 _RETIRE = 64 * 1024 * 1024  # bytes of memory, above which the helper is not used again
 _COSTLY = "archive_is_within_limits"
@@ -67,17 +70,21 @@ class Inspector:
         OSError when its file cannot be read; HelperMissing when there should be a helper and none can be started.
         """
         if self._apart:
-            return self._ask(source, linting=linting)
+            return Inspection.from_json(self._ask(source, linting=linting))
         try:
             with _opened(source) as stream:
                 chart = archive.read(stream, _smaller(self._limits))
         except ArchiveTooLarge:
-            return self._ask(source, linting=linting)
+            return Inspection.from_json(self._ask(source, linting=linting))
         except ArchiveInvalid as error:
             return refused(error)
         if _is_work(chart, linting=linting):
-            return self._ask(source, linting=linting)
+            return Inspection.from_json(self._ask(source, linting=linting))
         return look_into(chart, linting=linting)
+
+    def extract(self, archives: Sequence[bytes]) -> list[str]:
+        """Each with lint, in the helper, as JSON. Raises HelperMissing."""
+        return [self._ask(content, linting=True) for content in archives]
 
     def close(self) -> None:
         """Ends the helper; nothing can be inspected in it afterwards."""
@@ -96,27 +103,29 @@ class Inspector:
         helper = self._helper
         return helper.process.pid if helper and helper.process.poll() is None else None
 
-    def _ask(self, source: bytes | Path, *, linting: bool) -> Inspection:
+    def _ask(self, source: bytes | Path, *, linting: bool) -> str:
+        """JSON. What takes too long with lint is read without."""
         with self._lock:
-            if linting:
-                try:
-                    return self._ask_helper(source, linting=True)
-                except _HelperLost as lost:
-                    skipped = warn(f"not checked: doing so takes more than {self._limit(lost)}", rule=_SKIPPED)
-                    return dataclasses.replace(self._ask_or_refuse(source), lint=(skipped,))
-            return self._ask_or_refuse(source)
+            if not linting:
+                return self._ask_or_refuse(source)
+            try:
+                return self._ask_helper(source, linting=True)
+            except _HelperLost as lost:
+                skipped = warn(f"not checked: doing so takes more than {self._limit(lost)}", rule=_SKIPPED)
+                found = Inspection.from_json(self._ask_or_refuse(source))
+                return dataclasses.replace(found, lint=(skipped,)).to_json()
 
-    def _ask_or_refuse(self, source: bytes | Path) -> Inspection:
+    def _ask_or_refuse(self, source: bytes | Path) -> str:
         try:
             return self._ask_helper(source, linting=False)
         except _HelperLost as lost:
             message = f"reading the archive takes more than {self._limit(lost)}"
-            return Inspection((reject(message, hint="make it smaller", rule=_COSTLY),))
+            return Inspection((reject(message, hint="make it smaller", rule=_COSTLY),)).to_json()
 
-    def _ask_helper(self, source: bytes | Path, *, linting: bool) -> Inspection:
+    def _ask_helper(self, source: bytes | Path, *, linting: bool) -> str:
         if self._closed:
             raise RuntimeError("the inspector is closed")
-        if self._helper is None or self._helper.process.poll() is not None:
+        if self._helper is None or self._helper.has_ended():
             self._end()
             self._helper = _Helper(self._cpu_limit, self._memory_limit, gives_way=self._apart)
         try:
@@ -185,29 +194,30 @@ class _Helper:
         self.process = subprocess.Popen(  # noqa: S603 - this very interpreter and module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
+        self._watch = _Watch(self.process, cpu_limit)
         if self._exchange(b"") != _READY:
             self.end()
             raise HelperMissing(f"{' '.join(command)} does not start")
+        self._watch.start()
 
-    def ask(self, source: bytes | Path, limits: Limits, *, linting: bool) -> Inspection:
-        """Raises _HelperLost."""
+    def has_ended(self) -> bool:
+        return self._watch.killed or self.process.poll() is not None
+
+    def ask(self, source: bytes | Path, limits: Limits, *, linting: bool) -> str:
+        """JSON of an Inspection. Raises _HelperLost."""
         content = source if isinstance(source, bytes) else b""
         path = "" if isinstance(source, bytes) else str(source.absolute())
         request = {"path": path, "size": len(content), "linting": linting, "limits": _values(limits)}
-        watch = _Watch(self.process, self._cpu_limit)
-        watch.start()
-        try:
+        with self._watch.watching():
             answer = self._exchange(json.dumps(request).encode() + b"\n" + content)
-        finally:
-            watch.stop()
         if not answer.endswith(b"\n"):
-            raise _HelperLost("cpu" if watch.killed or self.process.wait() == -_SIGXCPU else "either")
-        values = json.loads(answer)
-        if "lost" in values:
-            raise _HelperLost(values["lost"])
-        if "missing" in values:
-            raise OSError(values["missing"])
-        return Inspection.from_json(values)
+            raise _HelperLost("cpu" if self._watch.killed or self.process.wait() == -_SIGXCPU else "either")
+        word, _, found = answer.rstrip(b"\n").partition(b" ")
+        if word == _LOST:
+            raise _HelperLost(found.decode())
+        if word == _MISSING:
+            raise OSError(found.decode())
+        return found.decode()
 
     def _exchange(self, request: bytes) -> bytes:
         """The answer; nothing, or a part of it, when the process has ended."""
@@ -221,6 +231,7 @@ class _Helper:
             return b""
 
     def end(self) -> None:
+        self._watch.end()
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):  # what was still to be written goes nowhere
@@ -236,27 +247,56 @@ def _values(limits: Limits) -> list[int]:
 
 
 class _Watch(threading.Thread):
-    """Kills the helper when one request costs it too much: the limit it sets itself counts whole seconds only."""
+    """Kills the helper when one request costs it too much: the limit it sets itself counts whole seconds only.
+
+    It looks every 50 ms while there is a request, so that most requests never wake it.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", cpu_limit: float) -> None:
         super().__init__(daemon=True, name="charthouse-inspection")
         self._process = process
         self._cpu_limit = cpu_limit
-        self._done = threading.Event()
+        self._asked = threading.Event()
+        self._ending = threading.Event()
+        self._guard = threading.Lock()  # no request is killed for the one before it
+        self._request = 0  # its number, which is odd while it runs
         self.killed = False
 
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        self._request += 1
+        self._asked.set()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._request += 1
+                self._asked.clear()
+
     def run(self) -> None:
-        begin, cpu_begin = time.monotonic(), _cpu_seconds(self._process.pid)
-        while not self._done.wait(_TICK):
-            used = _cpu_seconds(self._process.pid) - cpu_begin
-            if used > self._cpu_limit or time.monotonic() - begin > WALL_LIMIT:
+        while not self._ending.is_set():
+            self._asked.wait()
+            request = self._request
+            begin, cpu_begin = time.monotonic(), _cpu_seconds(self._process.pid)
+            while request % 2 and self._request == request and not self._ending.wait(_TICK):
+                if self._takes_too_much(begin, cpu_begin):
+                    self._kill(request)
+
+    def _takes_too_much(self, begin: float, cpu_begin: float) -> bool:
+        used = _cpu_seconds(self._process.pid) - cpu_begin
+        return used > self._cpu_limit or time.monotonic() - begin > WALL_LIMIT
+
+    def _kill(self, request: int) -> None:
+        with self._guard:
+            if self._request == request:
                 self.killed = True
                 self._process.kill()
-                return
 
-    def stop(self) -> None:
-        self._done.set()
-        self.join()
+    def end(self) -> None:
+        self._ending.set()
+        self._asked.set()
+        if self.is_alive():
+            self.join()
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -283,24 +323,24 @@ def main(cpu_limit: float, memory_limit: int, *, gives_way: bool) -> None:
     while line := requests.readline():
         request = json.loads(line)
         _limit_cpu(cpu_limit)
-        answer, goes_on = _answer(request, requests)
-        answers.write(json.dumps(answer).encode() + b"\n")
+        word, text, goes_on = _answer(request, requests)
+        answers.write(word + b" " + text.encode() + b"\n")
         answers.flush()
         if not goes_on:
             return
 
 
-def _answer(request: dict[str, Any], requests: IO[bytes]) -> tuple[dict[str, Any], bool]:
+def _answer(request: dict[str, Any], requests: IO[bytes]) -> tuple[bytes, str, bool]:
     """And whether the process may be used again: what took much memory may not give all of it back."""
     try:
         content = requests.read(request["size"])
         with _opened(Path(request["path"]) if request["path"] else content) as stream:
             found = inspect(stream, Limits(*request["limits"]), linting=request["linting"])
-        return found.to_json(), _peak_memory() < _RETIRE
+        return _FOUND, found.to_json(), _peak_memory() < _RETIRE
     except MemoryError:
-        return {"lost": "memory"}, False
+        return _LOST, "memory", False
     except OSError as error:
-        return {"missing": str(error)}, True
+        return _MISSING, str(error), True
 
 
 def _limit_memory(memory_limit: int) -> None:

@@ -1,5 +1,6 @@
 """What was read from charts, what the rules warned of, and the newest version of a repository."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -52,10 +53,12 @@ class StoredChart:
     findings: str
 
 
-def put_facts(connection: Connection, layer: Digest, extractor: int, facts: str, now: int) -> None:
-    """Nothing, when the blob is gone meanwhile."""
-    parameters = {"layer": layer, "extractor": extractor, "facts": facts, "now": now}
-    connection.execute(_PUT_FACTS, parameters)
+def put_facts(connection: Connection, facts: Mapping[Digest, str], extractor: int, now: int) -> None:
+    """JSON, by the archive's digest. Nothing, when its blob is gone meanwhile."""
+    connection.execute(
+        _PUT_FACTS,
+        [{"layer": layer, "extractor": extractor, "facts": text, "now": now} for layer, text in facts.items()],
+    )
 
 
 @one_statement
