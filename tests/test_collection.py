@@ -14,12 +14,13 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.util import await_only
 
 from charthouse import transactions
-from charthouse.app import Application, _collect_once
+from charthouse.app import Application
 from charthouse.collection import Report, expired
 from charthouse.composition import open_registry
 from charthouse.core import Caller, Registry
 from charthouse.database import Connection
 from charthouse.errors import BlobUnknown
+from charthouse.housekeeping import collect_when_due
 from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest, Namespace, RepositoryName
 from charthouse.queries import collection
@@ -74,6 +75,18 @@ async def test_a_pass_that_removes_something_is_one_row_of_the_audit_with_its_nu
         ("(on the machine)", "gc", "2 blobs of 10,002 bytes", int((clock.now - GRACE - 1) * 1000)),
         ("(the schedule)", "gc", "1 blob of 10,000 bytes", int(clock.now * 1000)),
     ]
+
+
+async def test_a_pass_that_a_fault_ended_is_in_the_audit_with_what_it_removed(remote, app, clock, monkeypatch):
+    for content in (SMALL, LARGE):
+        await remote.push_blob(content)
+    clock.now += GRACE + 1
+    store = app.registry.collector._store
+    monkeypatch.setattr(store, "delete", lambda _: asyncio.to_thread(Path("/nowhere/at/all").unlink))
+    with pytest.raises(FileNotFoundError):
+        await app.registry.collector.run()
+    (row,) = [row for row in await app.registry.audit.list() if row.action == "gc"]
+    assert row.target == "2 blobs of 10,002 bytes"
 
 
 # --- blobs ------------------------------------------------------------------------------------------------------------
@@ -526,9 +539,9 @@ async def test_the_server_collects_by_itself_and_writes_a_line_when_something_we
     caplog.set_level(logging.INFO)
     for _ in range(2):
         clock.now += GRACE
-        await _collect_once(app.registry)
+        await collect_when_due(app.registry)
         clock.now += 3600
-    lines = [record.getMessage() for record in caplog.records if record.name == "charthouse.app"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "charthouse.housekeeping"]
     assert lines == ["garbage collection removed 1 blob of 2 bytes"]
 
 

@@ -1,13 +1,11 @@
 """The web application: where the registry meets HTTP. Everything else takes what it needs as an argument."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,16 +15,11 @@ from charthouse.clocks import Clock
 from charthouse.composition import open_registry
 from charthouse.core import Registry
 from charthouse.hosts import HostCheck
+from charthouse.housekeeping import chores_of, keep_house
 from charthouse.oci import create_api
 from charthouse.origin import Origins, TrustedProxies
 from charthouse.pull_cache import PullCache
-from charthouse.request_log import log_fault
 from charthouse.settings import Settings
-
-log = logging.getLogger(__name__)
-
-HOUSEKEEPING_EVERY = 3600  # seconds
-QUIET_START = 60  # seconds without garbage collection: clients have waited for the registry
 
 
 def create_app(
@@ -89,11 +82,13 @@ class Application:
             layer.registry = registry
         if not self._is_ephemeral:
             self._pages.load()
-        housekeeping = [asyncio.create_task(work) for work in _housework(registry)]
+        by_itself = [asyncio.create_task(keep_house(list(chores_of(registry))))]
+        if registry.settings.issuers:
+            by_itself.append(asyncio.create_task(registry.external_tokens.begin()))
         try:
             yield registry
         finally:
-            for task in housekeeping:
+            for task in by_itself:
                 task.cancel()
             self._guard.close()
             await registry.close()
@@ -148,38 +143,3 @@ class AtV2:
 def _is_at_v2(scope: Scope) -> bool:
     path: str = scope["path"]
     return path.startswith("/v2/") or path == "/v2"
-
-
-def _housework(registry: Registry) -> Iterator[Coroutine[Any, Any, None]]:
-    every = registry.settings.gc_every
-    if registry.settings.ephemeral:
-        yield _repeat(registry.forget_stale_uploads, HOUSEKEEPING_EVERY, after=HOUSEKEEPING_EVERY)  # it begins empty
-        return
-    yield _repeat(registry.extraction.catch_up, HOUSEKEEPING_EVERY)
-    yield _repeat(registry.audit.forget_old, HOUSEKEEPING_EVERY)
-    if registry.settings.issuers:
-        yield registry.external_tokens.begin()
-    if every:
-        yield _collect_garbage(registry, every)
-
-
-async def _repeat(work: Callable[[], Awaitable[object]], every: int, after: int = 0) -> None:
-    """`every` and `after` in seconds."""
-    await asyncio.sleep(after)
-    while True:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and done again
-            log_fault(log, "housekeeping failed", error)
-        await asyncio.sleep(every)
-
-
-async def _collect_garbage(registry: Registry, every: int) -> None:
-    await registry.collector.begin()
-    await _repeat(partial(_collect_once, registry), every, after=min(every, QUIET_START))
-
-
-async def _collect_once(registry: Registry) -> None:
-    report = await registry.collector.run_when_due()
-    if report is not None and not report.is_empty:
-        log.info("garbage collection removed %s", report)

@@ -142,9 +142,11 @@ class Collector:
         if report.clock_jumped:
             await self._begin_anew(report, moment)
         else:
-            await self._remove(report, moment)
-            if not report.is_empty:  # one row of a pass: each thing that goes was let go of before, which has its own
-                await self._database.write(queries.add_audit, by, COLLECTED, str(report), moment.now)
+            try:
+                await self._remove(report, moment)
+            finally:  # one row of a pass, whatever ended it: each thing that goes was let go of before, and has its own
+                if not report.is_empty:
+                    await self._database.write(queries.add_audit, by, COLLECTED, str(report), moment.now)
         waiting = await self._database.scan(statements.waiting_blobs, self._cutoff(moment))
         report.waiting, report.waiting_bytes = waiting
         return report
@@ -209,9 +211,9 @@ class Collector:
     async def _take(self, report: Report, query: Callable[..., Taken], *args: object) -> int:
         """Returns how much was looked at. The files go when the transaction is on the disk."""
         taken = await self._database.write(query, *args)
+        report.add(taken)
         for key in taken.keys:
             await self._store.delete(key)
-        report.add(taken)
         return taken.found
 
     async def _remove_expired(self, report: Report, repository_id: int, moment: Moment, cutoff: int) -> None:

@@ -36,10 +36,11 @@ ROOM = 4 * 1024 * 1024  # bytes beyond those of a new database: tables stay as l
 _STATE = """
     SELECT pg_current_wal_insert_lsn() - '0/0' AS written, pg_database_size(current_database()) AS size,
         (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) AS connections,
-        (SELECT array[count(*), sum(relnatts)] FROM pg_class WHERE relnamespace = 'public'::regnamespace)
-        || (SELECT count(*) FROM pg_trigger) || (SELECT count(*) FROM pg_constraint) || (SELECT count(*) FROM pg_proc)
-        || (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
-            WHERE d.datname = current_database()) AS things"""
+        concat_ws(' ', (SELECT concat_ws(' ', count(*), sum(relnatts)) FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace),
+            (SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_constraint), (SELECT count(*) FROM pg_proc),
+            (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+            WHERE d.datname = current_database())) AS things"""  # as text: an array costs asyncpg 7 ms to get to know
 _EMPTY = ";".join(
     [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
     + ["SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"]
