@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from charthouse import bench
 from charthouse.__main__ import command
-from charthouse.bench import charts
+from charthouse.bench import charts, observe
 from charthouse.bench.client import Origin, Refused, drive, parse
 from charthouse.bench.observe import Processes
 from charthouse.bench.plan import MILLISECONDS, Row
@@ -240,7 +240,19 @@ def test_of_times_the_shorter_one_is_the_faster() -> None:
 
 def test_where_nothing_listens_no_process_is_seen() -> None:
     processes = Processes.listening_on(1)
-    assert (processes.pids, processes.cpu, processes.memory) == ((), None, None)
+    assert (processes.listeners, processes.cpu, processes.memory) == ((), None, None)
+    processes.wait_until_idle(60)  # at once
+
+
+def test_a_phase_ends_when_the_registry_has_done_what_it_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0, 20, 40, 41, 41, 41])  # at each look: two that worked all the time, and one that hardly did
+    monkeypatch.setattr(Processes, "family", lambda _: [1])
+    monkeypatch.setattr(observe, "_stat", lambda _: [0] * 11 + [next(ticks), 0, 0, 0])
+    monkeypatch.setattr(observe, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(observe.time, "sleep", lambda _: None)
+    Processes((1,)).wait_until_idle(60)
+    assert next(ticks) == 41
+    assert len(list(ticks)) == 1
 
 
 def sample(rate: float = 1, median: float = 1) -> Sample:

@@ -1,42 +1,63 @@
 """What a registry on this machine uses, from /proc: the processes that listen on its port, and their children."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _LISTENS = "0A"  # the state in /proc/net/tcp
 _PROC = Path("/proc")
 _KIB = 1024
+LOOK_EVERY = 0.2  # seconds
+IDLE = 0.1  # of a processor: the kernel counts in hundredths of a second
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """`pids` is empty where nothing can be seen: another machine, another user's processes, no Linux."""
+    """Those that listen, and all below them at the moment of the question. `listeners` is empty where nothing can be
+    seen: another machine, another user's processes, no Linux."""
 
-    pids: tuple[int, ...]
+    listeners: tuple[int, ...]
 
     @classmethod
     def listening_on(cls, port: int) -> "Processes":
         sockets = set(_listening_sockets(port))
-        listeners = [pid for pid in _pids() if sockets & set(_open_files(pid))]
-        parents = {pid: _stat(pid)[1] for pid in _pids()} if listeners else {}
-        family = [pid for pid in parents if _is_below(pid, listeners, parents)]
-        return cls(tuple(sorted(family)))
+        return cls(tuple(pid for pid in _pids() if sockets & set(_open_files(pid))))
 
     @property
     def cpu(self) -> float | None:
         """User and system seconds so far, children that have ended included."""
-        if not self.pids:
+        if not self.listeners:
             return None
-        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.pids) / os.sysconf("SC_CLK_TCK")
+        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.family()) / os.sysconf("SC_CLK_TCK")
 
     @property
     def memory(self) -> int | None:
         """Resident bytes."""
-        if not self.pids:
+        if not self.listeners:
             return None
-        return sum(_resident(pid) for pid in self.pids)
+        return resident(self.family())
+
+    def wait_until_idle(self, most: float) -> None:
+        """Until what was put off is done, at most so many seconds: nobody's work is left to the next one's phase."""
+        give_up = time.monotonic() + most
+        before = self.cpu
+        while before is not None and time.monotonic() < give_up:
+            time.sleep(LOOK_EVERY)
+            after = self.cpu or before
+            if after - before <= IDLE * LOOK_EVERY:
+                return
+            before = after
+
+    def family(self) -> list[int]:
+        parents = {pid: _stat(pid)[1] for pid in _pids()}
+        return [pid for pid in parents if _is_below(pid, self.listeners, parents)]
+
+
+def resident(pids: Iterable[int]) -> int:
+    """Bytes."""
+    return sum(_resident(pid) for pid in pids)
 
 
 def disk_usage(folder: Path) -> int:
@@ -71,7 +92,7 @@ def _open_files(pid: int) -> Iterator[str]:
         return
 
 
-def _is_below(pid: int, ancestors: list[int], parents: dict[int, int]) -> bool:
+def _is_below(pid: int, ancestors: Sequence[int], parents: dict[int, int]) -> bool:
     while pid in parents:
         if pid in ancestors:
             return True

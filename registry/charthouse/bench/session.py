@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from charthouse.bench.charts import LargeBlob, Stored
 from charthouse.bench.client import Operation, Origin, Refused, Tally, drive
-from charthouse.bench.observe import Processes
+from charthouse.bench.observe import Processes, resident
 from charthouse.bench.work import OK, Deletes, Share, Work, expect
 
 T = TypeVar("T")
 
+SETTLING = 60  # seconds that a registry may go on after a phase
 CLEANING_LIMIT = 300  # seconds for each registry; some delete as slowly as they push
 WATCH_EVERY = 0.02  # seconds between two looks at a registry's memory
 _FEW = 100  # below so many operations the slowest is as good a p99 as any
@@ -23,7 +24,8 @@ Load = tuple[Work, int]  # on so many connections
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One kind of operation in one phase. Seconds; `cpu` is the registry's for 1,000 operations."""
+    """One kind of operation in one phase. Seconds; `cpu` is the registry's for 1,000 operations, and for what it put
+    off until they were done."""
 
     rate: float
     median: float
@@ -106,6 +108,7 @@ class Session:
         """One phase: a sample for each load. Raises Refused."""
         before = registry.processes.cpu
         outcomes = self._run(registry, loads, seconds)
+        registry.processes.wait_until_idle(SETTLING)
         after = registry.processes.cpu
         cpu = None if before is None or after is None or len(loads) > 1 else after - before
         client = max(outcome.client for outcome in outcomes)
@@ -134,11 +137,12 @@ class Session:
 
     def watch_memory(self, registry: Registry, running: "Future[float]") -> int:
         """The most resident bytes seen until `running` has ended. Raises what that raised."""
-        seen = [registry.processes.memory or 0]
+        pids = registry.processes.family()
+        most = resident(pids)
         while not wait([running], timeout=WATCH_EVERY).done:
-            seen.append(registry.processes.memory or 0)
+            most = max(most, resident(pids))
         running.result()
-        return max(*seen, registry.processes.memory or 0)
+        return max(most, resident(pids))
 
     def clean(self, registry: Registry, connections: int) -> None:
         """Deletes what was pushed. A fault is a note: the figures are there already."""
