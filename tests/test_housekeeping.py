@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from charthouse.collection import Report
+from charthouse.composition import open_registry
 from charthouse.errors import DatabaseError
 from charthouse.housekeeping import Chore, chores_of, keep_house
 
@@ -39,6 +41,26 @@ async def test_a_chore_that_fails_is_logged_and_done_again_and_keeps_no_other_fr
     assert lines == {"housekeeping failed", "housekeeping failed: the database cannot be reached"}
 
 
+async def test_a_collection_that_is_under_way_ends_with_the_server(make_settings, clock, monkeypatch, caplog):
+    registry = await open_registry(make_settings(gc_every=60), clock=clock, durable=False)
+    under_way = asyncio.Event()
+
+    async def remove(report: Report, _: object) -> None:
+        report.files += 1
+        under_way.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(registry.collector, "_remove", remove)
+    keeping = asyncio.create_task(keep_house([Chore(registry.collector.run)]))
+    async with asyncio.timeout(PATIENCE):
+        await under_way.wait()
+    await registry.close()
+    keeping.cancel()
+    await asyncio.wait([keeping], timeout=PATIENCE)
+    assert keeping.cancelled()
+    assert caplog.records == []
+
+
 async def test_one_chore_is_done_at_a_time():
     running, most, times = 0, 0, 0
     enough = asyncio.Event()
@@ -68,8 +90,6 @@ async def test_one_chore_is_done_at_a_time():
     ids=["collecting", "not collecting"],
 )
 async def test_each_chore_of_a_server_can_be_done(make_settings, clock, flags, names):
-    from charthouse.composition import open_registry
-
     registry = await open_registry(make_settings(**flags), clock=clock, durable=False)
     chores = list(chores_of(registry))
     assert [getattr(each.work, "func", each.work).__name__ for each in chores] == names

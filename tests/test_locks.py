@@ -26,23 +26,12 @@ def test_two_objects_exclude_each_other_within_a_process(tmp_path: Path):
     free.release()
 
 
-def test_shared_locks_exclude_only_exclusive_ones(tmp_path: Path):
-    one, other, exclusive = (FileLock(tmp_path / "lock") for _ in range(3))
-    assert one.acquire(shared=True, blocking=False)
-    assert other.acquire(shared=True, blocking=False)
-    assert not exclusive.acquire(blocking=False)
-    one.release()
-    other.release()
-    assert exclusive.acquire(blocking=False)
-    exclusive.release()
-
-
-def test_a_held_lock_changes_its_kind(tmp_path: Path):
+def test_a_held_lock_may_be_acquired_again_and_is_let_go_of_once(tmp_path: Path):
     one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert one.acquire()
-    assert one.acquire(shared=True)
-    assert other.acquire(shared=True, blocking=False)
-    assert not one.acquire(blocking=False)  # and what it had is gone
+    assert one.acquire(blocking=False)
+    assert not other.acquire(blocking=False)
+    one.release()
     assert other.acquire(blocking=False)
     other.release()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from charthouse.locks import FileLock, family_lock
+from charthouse.locks import family_lock
 from charthouse.server import MOST_FILES
 from support.process import Running, eventually, is_alive, receive_all, stop, workers_of
 
@@ -268,17 +268,3 @@ def test_a_request_is_one_line_and_what_went_wrong_has_the_same_id(start: Callab
     assert error["request_id"] == request["request_id"]
     assert request["request_id"] in answer["errors"][0]["message"]
     assert "secret" not in server.said()
-
-
-# Locks
-
-
-def test_a_lock_excludes_and_a_shared_one_does_not(tmp_path: Path):
-    first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
-    assert first.acquire(shared=True, blocking=False)
-    assert second.acquire(shared=True, blocking=False)
-    assert not second.acquire(blocking=False)
-    first.release()
-    assert second.acquire(blocking=False)
-    assert not first.acquire(shared=True, blocking=False)
-    second.release()

@@ -144,12 +144,18 @@ class Collector:
         else:
             try:
                 await self._remove(report, moment)
-            finally:  # one row of a pass, whatever ended it: each thing that goes was let go of before, and has its own
-                if not report.is_empty:
-                    await self._database.write(queries.add_audit, by, COLLECTED, str(report), moment.now)
+            except Exception:
+                await self._note(report, by, moment)
+                raise
+            await self._note(report, by, moment)
         waiting = await self._database.scan(statements.waiting_blobs, self._cutoff(moment))
         report.waiting, report.waiting_bytes = waiting
         return report
+
+    async def _note(self, report: Report, by: Actor, moment: Moment) -> None:
+        """One row of a pass: each thing that goes was let go of before, which has its own."""
+        if not report.is_empty:
+            await self._database.write(queries.add_audit, by, COLLECTED, str(report), moment.now)
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 

@@ -128,6 +128,7 @@ class Extraction:
             log.exception("the chart layers %s could not be read for people", ", ".join(archives))
 
     async def _known(self, layer: Digest) -> str | None:
+        """As JSON."""
         return await self._database.read(queries.find_facts, layer, EXTRACTOR_VERSION)
 
     async def _extract_one(self, layer: Digest) -> str:

@@ -8,23 +8,19 @@ from typing import Any, Self
 
 
 class FileLock:
-    """Each object opens the file anew, so that two objects exclude each other within a process as well.
-
-    Windows has only exclusive locks: there a shared one excludes as well, and a held lock stays of its kind.
-    """
+    """Each object opens the file anew, so that two objects exclude each other within a process as well."""
 
     def __init__(self, path: Path, inherited: Any = None) -> None:
         self.path = path
         self._descriptor: int | None = inherited.detach() if inherited else None
         self._held = inherited is not None
 
-    def acquire(self, *, shared: bool = False, blocking: bool = True) -> bool:
-        """False when somebody else holds it and `blocking` is off. Acquiring a held lock again changes its kind."""
-        if sys.platform == "win32" and self._held:
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """False when somebody else holds it and `blocking` is off. A held lock may be acquired again."""
+        if self._held:
             return True
-        self._held = False
         try:
-            self._held = _lock(self.fileno(), shared=shared, blocking=blocking)
+            self._held = _lock(self.fileno(), blocking=blocking)
         finally:
             if not self._held:
                 self.release()
@@ -49,7 +45,7 @@ class FileLock:
 
     def __reduce__(self) -> tuple[type["FileLock"], tuple[Path, Any]]:
         """For a process that multiprocessing spawns: from its first moment it holds what is held here, and the lock is
-        free when both have let go. Not on Windows, where it has to acquire the lock itself."""
+        free when both have released it. On Windows the parent alone holds it."""
         from multiprocessing import reduction  # not in a process that spawns none
 
         held = None if sys.platform == "win32" or not self._held else reduction.DupFd(self.fileno())
@@ -80,7 +76,7 @@ if sys.platform == "win32":
     import errno
     import msvcrt
 
-    def _lock(descriptor: int, *, shared: bool, blocking: bool) -> bool:  # noqa: ARG001 - see FileLock
+    def _lock(descriptor: int, *, blocking: bool) -> bool:
         while True:
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_LOCK if blocking else msvcrt.LK_NBLCK, 1)
@@ -98,10 +94,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(descriptor: int, *, shared: bool, blocking: bool) -> bool:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    def _lock(descriptor: int, *, blocking: bool) -> bool:
         try:
-            fcntl.flock(descriptor, kind if blocking else kind | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

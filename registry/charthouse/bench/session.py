@@ -108,7 +108,6 @@ class Session:
         """One phase: a sample for each load. Raises Refused."""
         before = registry.processes.cpu
         outcomes = self._run(registry, loads, seconds)
-        registry.processes.wait_until_idle(SETTLING)
         after = registry.processes.cpu
         cpu = None if before is None or after is None or len(loads) > 1 else after - before
         client = max(outcome.client for outcome in outcomes)
@@ -158,7 +157,7 @@ class Session:
             self.notes.append(f"not all of {self.namespace} could be deleted from {registry.name}: {refusal}")
 
     def _run(self, registry: Registry, loads: Sequence[Load], seconds: float) -> list[Outcome]:
-        """The loads, their connections dealt out to the processes."""
+        """The loads, their connections dealt out to the processes, and what the registry puts off meanwhile."""
         dealt = [[(work, _part(count, self._processes, at)) for work, count in loads] for at in range(self._processes)]
         busy = [part for part in dealt if any(count for _, count in part)]
         running = [
@@ -166,6 +165,7 @@ class Session:
             for number, part in enumerate(busy)
         ]
         outcomes = [one.result() for one in running]
+        registry.processes.wait_until_idle(SETTLING)
         for outcome in outcomes:
             registry.made += outcome.made
         refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]

@@ -186,7 +186,6 @@ class _Helper:
     """The process, seen from its parent. One request at a time."""
 
     def __init__(self, cpu_limit: float, memory_limit: int, *, gives_way: bool = False) -> None:
-        self._cpu_limit = cpu_limit
         # Secrets stay here, and nothing is imported from the folder the server was started in.
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         command = [sys.executable, "-P", "-m", "charthouse.helm.isolation", str(cpu_limit), str(memory_limit)]
@@ -249,7 +248,7 @@ def _values(limits: Limits) -> list[int]:
 class _Watch(threading.Thread):
     """Kills the helper when one request costs it too much: the limit it sets itself counts whole seconds only.
 
-    It looks every 50 ms while there is a request, so that most requests never wake it.
+    It looks every 50 ms while there are requests: most are answered before it looks.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", cpu_limit: float) -> None:
