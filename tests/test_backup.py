@@ -20,7 +20,7 @@ from charthouse.backup import UNFINISHED, Backup, Copied, restoring
 from charthouse.composition import open_existing, open_registry
 from charthouse.core import Caller, Registry
 from charthouse.database import Connection, DatabaseError
-from charthouse.database.sqlite import Direct
+from charthouse.database.sqlite_connection import Direct
 from charthouse.errors import ManifestUnknown, VaultError
 from charthouse.manifest import OCI_INDEX, OCI_MANIFEST
 from charthouse.names import Digest, RepositoryName, Tag

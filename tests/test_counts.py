@@ -20,7 +20,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from charthouse.app import Application
-from charthouse.database.sqlite import SqliteDatabase, Writer
+from charthouse.database.sqlite import SqliteDatabase
+from charthouse.database.sqlite_writer import Writer
 from charthouse.helm.inspection import EXTRACTOR_VERSION
 from charthouse.manifest import CHART_CONFIG, CHART_LAYER, OCI_MANIFEST
 from charthouse.names import Digest, Namespace

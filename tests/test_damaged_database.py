@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from charthouse.database.sqlite import open_file
+from charthouse.database.sqlite_connection import open_file
 from charthouse.settings import DATABASE_NAME
 from charthouse.vaults import METADATA
 from support.server import serving

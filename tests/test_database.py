@@ -15,13 +15,8 @@ from sqlalchemy import Connection, text
 from charthouse.core import Caller, Registry
 from charthouse.database import Database
 from charthouse.database.postgres import PostgresDatabase
-from charthouse.database.sqlite import (
-    SqliteDatabase,
-    connect,
-    driver,
-    prepare,
-    writer_lock,
-)
+from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
+from charthouse.database.sqlite_writer import writer_lock
 from charthouse.manifest import OCI_INDEX
 from charthouse.names import Digest, RepositoryName, Tag
 from support.notes import NOTES, add, names

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 
 from charthouse.composition import open_existing, open_registry
 from charthouse.core import Caller
-from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare, writer_lock
+from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
+from charthouse.database.sqlite_writer import writer_lock
 from charthouse.locks import FileLock
 from charthouse.names import Digest, RepositoryName
 from charthouse.settings import DATABASE_NAME, load

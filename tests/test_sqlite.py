@@ -14,14 +14,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from charthouse.database import DatabaseError
-from charthouse.database.sqlite import (
-    BATCH_LIMIT,
-    WAL_LIMIT,
-    SqliteDatabase,
-    connect,
-    driver,
-    prepare,
-)
+from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
+from charthouse.database.sqlite_writer import BATCH_LIMIT, WAL_LIMIT
 from charthouse.errors import ManifestUnknown, StorageFull
 from support import faults
 from support.notes import NOTES, add, names

@@ -22,7 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from charthouse import migrate, queries, transactions
 from charthouse.blobs import BlobStore, Damage
 from charthouse.database import Connection, Database, DatabaseError
-from charthouse.database.sqlite import Direct, DirectRows, connect, driver, open_file, prepare, version
+from charthouse.database.sqlite import connect, driver, prepare, version
+from charthouse.database.sqlite_connection import Direct, DirectRows, open_file
 from charthouse.names import Digest
 from charthouse.queries import StoredBlob
 from charthouse.settings import DATABASE_NAME, Settings

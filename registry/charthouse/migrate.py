@@ -16,6 +16,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from charthouse.database import DatabaseError, sqlite as sqlite_database
 from charthouse.database.sqlite_errors import fail
+from charthouse.database.sqlite_writer import writer_lock
 from charthouse.queries import triggers
 from charthouse.tables import SCHEMA_VERSION, metadata
 
@@ -40,7 +41,7 @@ def migrate_sqlite(path: Path, making: Making = _as_you_like) -> None:
         sqlite_database.prepare(path)
         if sqlite_database.version(path) == SCHEMA_VERSION:
             return
-        with sqlite_database.writer_lock(path), sqlite_database.connect(path) as connection:
+        with writer_lock(path), sqlite_database.connect(path) as connection:
             _upgrade_sqlite(connection, making)
     except (sqlite3.DatabaseError, DBAPIError) as error:
         fail(error.orig or error if isinstance(error, DBAPIError) else error, path)

@@ -10,7 +10,7 @@ from charthouse.blobs.filesystem import FilesystemStore
 from charthouse.collection import Collector, Report
 from charthouse.core import Registry
 from charthouse.database import Connection
-from charthouse.database.sqlite import Writer
+from charthouse.database.sqlite_writer import Writer
 from charthouse.names import Digest
 from charthouse.pull_cache import PullCache
 from charthouse.queries.collection import Taken

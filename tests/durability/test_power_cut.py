@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from charthouse.database.sqlite import WAL_LIMIT
+from charthouse.database.sqlite_writer import WAL_LIMIT
 from charthouse.settings import DATABASE_NAME
 from durability import disk
 from durability.ledger import Ledger
