@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from charthouse.app import Application
+from charthouse.blobs.filesystem import FilesystemStore
 from charthouse.database.sqlite import SqliteDatabase
 from charthouse.database.sqlite_writer import Writer
 from charthouse.helm.inspection import EXTRACTOR_VERSION
@@ -268,6 +269,12 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
+def has_page_cache(store: FilesystemStore) -> bool:
+    """Whether the one file that is there can be had at once: not on tmpfs."""
+    (file,) = [path for path in store._blobs.rglob("*") if path.is_file()]
+    return store.read_at_once(str(file.relative_to(store._blobs)), file.stat().st_size) is not None
+
+
 async def test_a_push_changes_threads_once_for_its_file_and_once_for_each_commit(
     app, client, hops: Counter[str], database_url: str
 ):
@@ -276,8 +283,9 @@ async def test_a_push_changes_threads_once_for_its_file_and_once_for_each_commit
     await push_blob(client, CONFIG)
     await push_blob(client, chart.layer)
     await put_manifest(client, chart, "1.0.0")
-    # The archive is read again, from its file, and inspected aside.
-    assert hops == Counter(blobs=2, asyncio=1) + commits
+    # The archive is read again, from the page cache where there is one, and inspected aside.
+    read_aside = 0 if has_page_cache(app.registry._store) else 1
+    assert hops == Counter(blobs=1 + read_aside, asyncio=1) + commits
 
 
 async def test_a_pull_changes_threads_once_for_its_file_and_not_at_all_from_the_cache(app, client, hops: Counter[str]):

@@ -447,7 +447,8 @@ class Registry:
         found = await self.pulls.find_blob(repository, descriptor.digest)
         if found.size > ARCHIVE_LIMIT:
             raise ManifestInvalid(f"{descriptor.digest} has {found.size:,} bytes, a chart at most {ARCHIVE_LIMIT:,}")
-        return await self._reading.whole(found)
+        content = self._reading.whole_at_once(found)
+        return await self._reading.whole(found) if content is None else content
 
     # --- discovery ----------------------------------------------------------------------------------------------------
 

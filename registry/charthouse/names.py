@@ -16,6 +16,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
+_HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _HEX = re.compile(r"[a-f0-9]+")
 
 
@@ -98,7 +99,7 @@ class Digest(str):
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
-        return cls(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
+        return cls(f"{algorithm}:{_HASHES[algorithm](content).hexdigest()}")
 
     @property
     def algorithm(self) -> str:
