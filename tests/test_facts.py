@@ -265,8 +265,11 @@ def yaml_of_a_mebibyte() -> bytes:
 
 
 @pytest.mark.parametrize("make", [zeros, members, aliases, nesting, loop, yaml_of_a_mebibyte])
-async def test_other_requests_are_answered_while_a_bomb_is_looked_into(app: Application, remote: Remote, make):
+async def test_other_requests_are_answered_while_a_bomb_is_looked_into(
+    app: Application, remote: Remote, make, monkeypatch
+):
     """The push waits for its refusal, and meanwhile others are pulled."""
+    monkeypatch.setattr(app.registry._admission._inspector, "_cpu_limit", 0.3)  # seconds, of which some take all
     await push(remote, full_chart())
     bomb = Chart("2.0.0")
     bomb.archive = await asyncio.to_thread(make)

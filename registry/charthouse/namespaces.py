@@ -5,7 +5,7 @@ A namespace covers what is below it, and the longest prefix that says something 
 `charthouse namespace set` has stored for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ class Rules:
     signatures: Literal["optional", "verified"]
 
 
+_RULES = tuple(field.name for field in fields(Rules))
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A setting's value, and the place that says so."""
@@ -48,11 +51,16 @@ WITH_USERS = {"policy": "charts", "versions": "releases-immutable"}
 
 
 def resolve(
-    settings: Settings, stored: StoredSettings, repository: str, *, has_users: bool = False
+    settings: Settings,
+    stored: StoredSettings,
+    repository: str,
+    *,
+    has_users: bool = False,
+    wanted: Iterable[str] = NAMESPACE_SETTINGS,
 ) -> dict[str, Value]:
-    """Each of NAMESPACE_SETTINGS, for a repository or a namespace."""
-    covering = Namespace.covering(repository)
-    found = {setting: resolve_one(settings, stored, covering, setting) for setting in NAMESPACE_SETTINGS}
+    """Each of the settings that are wanted, for a repository or a namespace."""
+    covering = [each for each in Namespace.covering(repository) if each in settings.namespaces or each in stored]
+    found = {setting: resolve_one(settings, stored, covering, setting) for setting in wanted}
     if has_users and not settings.ephemeral:
         by_default = {setting for setting, value in found.items() if value.origin == BY_DEFAULT}
         found |= {
@@ -72,8 +80,8 @@ def resolve_one(settings: Settings, stored: StoredSettings, covering: Sequence[N
 
 def rules_of(connection: Connection, settings: Settings, repository: RepositoryName) -> Rules:
     """As they are in this transaction."""
-    values = values_of(connection, settings, repository)
-    return Rules(**{field.name: values[field.name].value for field in fields(Rules)})
+    values = values_of(connection, settings, repository, _RULES)
+    return Rules(**{setting: value.value for setting, value in values.items()})
 
 
 def value_of(connection: Connection, settings: Settings, name: str, setting: str) -> Value:
@@ -89,10 +97,12 @@ def is_set(connection: Connection, settings: Settings, setting: str) -> bool:
     return bool(getattr(settings, setting)) or in_file or queries.is_set_somewhere(connection, setting)
 
 
-def values_of(connection: Connection, settings: Settings, name: str) -> dict[str, Value]:
+def values_of(
+    connection: Connection, settings: Settings, name: str, wanted: Iterable[str] = NAMESPACE_SETTINGS
+) -> dict[str, Value]:
     """What holds for a repository or a namespace, and why."""
     stored, has_users = queries.namespace_settings(connection, Namespace.covering(name))
-    return resolve(settings, stored, name, has_users=has_users or settings.is_closed)
+    return resolve(settings, stored, name, has_users=has_users or settings.is_closed, wanted=wanted)
 
 
 def demand(connection: Connection, settings: Settings, repository: RepositoryName) -> None:

@@ -40,7 +40,7 @@ class Direct:
     ) -> "DirectRows":
         if parameters is None:
             return DirectRows(self.driver.execute(statement.text))
-        if isinstance(parameters, Mapping):
+        if isinstance(parameters, (dict, Mapping)):  # an abstract class alone takes a detour
             return DirectRows(self.driver.execute(statement.text, parameters))
         return DirectRows(self.driver.executemany(statement.text, parameters))
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -65,7 +66,7 @@ class Writer:
         self._durable = durable
         self._threads = threads
         self._lock = writer_lock(path)
-        self._wal = path.with_name(path.name + "-wal")
+        self._wal = f"{path}-wal"
         self._held_up_at = 0
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._turn = threading.Lock()  # held to put a write, and to see that there is none and stop
@@ -202,7 +203,7 @@ class Writer:
 
     def _checkpoint_when_due(self) -> None:
         """By the file's size, which all processes see: it falls to the limit when the WAL begins anew."""
-        size = self._wal.stat().st_size
+        size = os.stat(self._wal).st_size  # noqa: PTH116 - for each transaction
         if size <= WAL_LIMIT:
             self._held_up_at = 0
         elif size > self._held_up_at + WAL_LIMIT or not self._held_up_at:
