@@ -61,13 +61,19 @@ def _pattern(line: str) -> _Pattern:
 
 
 def _expression(rule: str) -> str:
-    """Go's filepath.Match: `*` and `?` stop at a slash, `[^a]` negates, a backslash quotes."""
-    parts = re.findall(r"\\.|\[\^?\]?[^\]]*\]|.", rule, re.DOTALL)
+    """Go's filepath.Match: `*` and `?` stop at a slash, `[^a]` negates, a backslash quotes.
+
+    Raises re.error for a `[` without its end, as Go does.
+    """
+    parts = re.findall(r"\\.|\[\^?\]?[^\]]*\]?|.", rule, re.DOTALL)
     known = {"*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        known.get(part) or (part if len(part) > 1 and part[0] == "[" else re.escape(part.removeprefix("\\") or part))
-        for part in parts
-    )
+    return "".join(known.get(part) or _literal_or_class(part) for part in parts)
+
+
+def _literal_or_class(part: str) -> str:
+    if part[0] == "[":
+        return "[" + part[1:].replace("[", "\\[")
+    return re.escape(part.removeprefix("\\") or part)
 
 
 def pack_folder(folder: Path) -> bytes:
