@@ -154,6 +154,10 @@ FILES = {
         {"crds/a.yaml": CRD + b"a: [\n"},
         "crds/a.yaml:4: not valid YAML: did not find expected node content; CRDs are no templates",
     ),
+    "crds_are_crds    ": (
+        {"crds/a.yaml": b"[" * 2_000},
+        "crds/a.yaml:1: not checked: nested deeper than 1,000 levels",
+    ),
     "crds_are_crds   ": ({"crds": b""}, "crds: crds is a file, it must be a folder"),
 }
 

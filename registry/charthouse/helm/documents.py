@@ -19,6 +19,7 @@ import yaml
 NODE_LIMIT = 100_000
 DEPTH_LIMIT = 100
 ALIAS_LIMIT = 10_000
+HEADS_DEPTH = 1_000  # levels: what libyaml takes grows with their square, 3 s at 32,000
 
 
 class DocumentInvalid(ValueError):
@@ -356,6 +357,8 @@ def _heads(parser: yaml.CSafeLoader) -> Iterator[tuple[int, dict[str, str]]]:
             if depth == 1:
                 texts.append("")
             depth += 1
+            if depth > HEADS_DEPTH:
+                raise DocumentInvalid(f"nested deeper than {HEADS_DEPTH:,} levels", _line(event), is_limit=True)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif depth == 1:

@@ -290,10 +290,10 @@ def lock_is_of_these_dependencies(chart: Chart) -> Iterator[Finding]:
             yield warn(message, hint="run helm dependency update", file=file)
 
 
-def _not_yaml(file: str, error: DocumentInvalid) -> Finding:
+def _not_yaml(file: str, error: DocumentInvalid, hint: str = "Helm cannot load the chart") -> Finding:
     if error.is_limit:
         return warn(f"not checked: {error.message}", file=file, line=error.line)
-    return warn(f"not valid YAML: {error.message}", hint="Helm cannot load the chart", file=file, line=error.line)
+    return warn(f"not valid YAML: {error.message}", hint=hint, file=file, line=error.line)
 
 
 def _subcharts(archive: Archive) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
@@ -359,7 +359,7 @@ def crds_are_crds(chart: Chart) -> Iterator[Finding]:
         try:
             objects = list(documents.heads(chart.archive.files[path]))
         except DocumentInvalid as error:
-            yield warn(f"not valid YAML: {error.message}", hint="CRDs are no templates", file=path, line=error.line)
+            yield _not_yaml(path, error, hint="CRDs are no templates")
             continue
         for line, fields in objects:
             yield from _crd(path, line, fields)
