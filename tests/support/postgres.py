@@ -3,7 +3,9 @@
 Its default collation is ICU's en-US where the system's is new enough, so that a query that forgot byte order is found.
 """
 
+import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -11,11 +13,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -24,6 +27,8 @@ from charthouse.database.postgres import engine
 from charthouse.migrate import migrate_postgres
 from charthouse.tables import SCHEMA_VERSION, metadata
 from support.tools import missing
+
+T = TypeVar("T")
 
 DURABLE = ("listen_addresses=", "max_connections=100", "checkpoint_timeout=1h")  # the rest as it comes: with fsync
 KEPT = "8GB"  # of the log of writes: all of it, which is searched for secrets at the end
@@ -48,6 +53,7 @@ _EMPTY = ";".join(
 )
 _numbers = itertools.count()
 _templates: dict[str, tuple[str, Any]] = {}  # a database's name, and its state, by its server
+_kept: dict[str, Any] = {}  # connections, by their database's URL
 _empty: defaultdict[str, list[str]] = defaultdict(list)  # URLs of what was given back, by their server
 written: list[tuple[int, str]] = []  # how long the log of writes was when a test ended, and which
 
@@ -74,16 +80,46 @@ async def take(server: str) -> str:
 async def give_back(server: str, url: str) -> None:
     """For the next one who takes, when a few deletes make it what a new one is."""
     _, new = await _template(server)
-    connection: Any = await asyncpg.connect(url)
-    try:
-        state = await connection.fetchrow(_STATE)
-        written.append((int(state["written"]), os.environ.get("PYTEST_CURRENT_TEST", "")))
-        if state["connections"] > 1 or state["things"] != new["things"] or state["size"] > new["size"] + ROOM:
-            return
-        await connection.execute(_EMPTY)
-    finally:
-        await connection.close()
-    _empty[server].append(url)
+    if await _in_keeping(_emptied(url, new)):
+        _empty[server].append(url)
+    else:
+        await _in_keeping(_leave(url))
+
+
+async def _emptied(url: str, new: Any) -> bool:
+    connection = await _connected(url)
+    state = await connection.fetchrow(_STATE)
+    written.append((int(state["written"]), os.environ.get("PYTEST_CURRENT_TEST", "")))
+    if state["connections"] > 1 or state["things"] != new["things"] or state["size"] > new["size"] + ROOM:
+        return False
+    await connection.execute(_EMPTY)
+    return True
+
+
+# To connect costs as much as to empty: so a connection to each database stays until the server ends, in an event loop
+# that outlives those of the tests.
+
+
+@functools.cache
+def _keeping() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="support-postgres", daemon=True).start()
+    return loop
+
+
+async def _in_keeping(work: Coroutine[Any, Any, T]) -> T:
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, _keeping()))
+
+
+async def _connected(url: str) -> Any:
+    if url not in _kept or _kept[url].is_closed():
+        _kept[url] = await asyncpg.connect(url)
+    return _kept[url]
+
+
+async def _leave(*urls: str) -> None:
+    for url in urls:
+        await _kept.pop(url).close()
 
 
 async def _template(server: str) -> tuple[str, Any]:
@@ -112,12 +148,11 @@ def running() -> Iterator[str]:
     """The URL of a server without databases of its own, `…/{name}` to be put behind it."""
     with tempfile.TemporaryDirectory(prefix="charthouse-pg-", dir="/tmp") as folder:
         programs = _system()
-        if programs:
-            with _from_system(programs, Path(folder)) as url:
+        with _from_system(programs, Path(folder)) if programs else _from_package(Path(folder)) as url:
+            try:
                 yield url
-        else:
-            with _from_package(Path(folder)) as url:
-                yield url
+            finally:  # it waits for whoever is connected
+                asyncio.run(_in_keeping(_leave(*_kept)))
 
 
 def _system() -> Path | None:
