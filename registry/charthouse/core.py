@@ -199,9 +199,6 @@ class Registry:
         self._check_upload(repository, upload_id, caller)
         limits = await self._limits(repository, caller)
         await self.quotas.check_blob(repository, limits, length, digest)
-        if not limits.uploads:
-            yield limits
-            return
         async with self._slots.taken(limits.uploads):
             yield limits
 
