@@ -447,3 +447,14 @@ def test_charts_waits_for_no_web_framework(run: Run, tmp_path: Path) -> None:
     imported = _imported(run, "charts", "--data", str(tmp_path / "data"))
     assert "sqlalchemy" in imported
     assert not imported & WEB
+
+
+def test_pushing_a_chart_that_is_not_packed_yet_says_how_to_pack_it(run: Run, tmp_path: Path):
+    """And is no success, as little as a folder with nothing to push."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mychart").mkdir()
+    (tmp_path / "mychart/Chart.yaml").write_text("apiVersion: v2\nname: mychart\nversion: 1.0.0\n", encoding="utf-8")
+    said = run("push", tmp_path / "empty", tmp_path / "mychart", status=2).stderr
+    assert said.strip().endswith(f"{tmp_path}/mychart is a chart not packed yet: helm package {tmp_path}/mychart")
+    nothing = run("push", tmp_path / "empty", status=2).stderr
+    assert nothing.strip() == f"charthouse: there is no chart (.tgz) in {tmp_path}/empty"

@@ -126,6 +126,10 @@ def push(
         files = transfer.find_archives(paths, to)
     except OSError as error:
         raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from None
+    if not files:
+        unpacked = next((path for path in paths if (path / "Chart.yaml").exists()), None)
+        hint = f"; {unpacked} is a chart not packed yet: helm package {unpacked}" if unpacked else ""
+        raise SettingsError(f"there is no chart (.tgz) in {', '.join(map(str, paths))}{hint}")
     settings = existing(data, database, config)
 
     async def run(registry: "Registry") -> int:
