@@ -271,3 +271,20 @@ async def test_a_serialization_failure_is_resolved_by_writing_again(on_postgres:
     await asyncio.gather(on_postgres.write(serializable, "a"), on_postgres.write(serializable, "b"))
     assert len(meeting.attempts) > 2
     assert await on_postgres.read(lambda c: list(c.execute(text("SELECT value FROM notes")).scalars())) == [1, 1]
+
+
+async def test_connections_that_the_server_has_ended_are_replaced_at_the_next_use(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    """As when it starts again. All of the pool's at once: the first that is found lost condemns the others."""
+    async with asyncio.TaskGroup() as several:
+        for _ in range(5):
+            several.create_task(on_postgres.read(lambda c: c.execute(text("SELECT 1 FROM pg_sleep(0.01)")).scalar()))
+    others = "pid <> pg_backend_pid() AND datname = current_database()"
+    connection = await asyncpg.connect(postgres_server.format(name="postgres"))
+    end = f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {others}"  # which waits for each
+    assert await connection.fetchval(end) == 5
+    await connection.close()
+    assert await on_postgres.read(names) == ["a", "b"]
+    await on_postgres.write(add, "c")
+    assert await on_postgres.read(names) == ["a", "b", "c"]

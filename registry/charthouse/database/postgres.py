@@ -1,10 +1,10 @@
 """PostgreSQL: the same queries over asyncpg, any number of servers on one database."""
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from charthouse.database import P, Query, checked, full
@@ -72,7 +72,17 @@ class PostgresDatabase:
 
 def engine(url: str) -> AsyncEngine:
     """The door to asyncpg. Statements are prepared and kept for each connection of the pool."""
-    return create_async_engine(_with_driver(url), pool_pre_ping=True, pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
+    made = create_async_engine(_with_driver(url), pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
+    event.listen(made.sync_engine, "checkout", _ping)
+    return made
+
+
+def _ping(connection: Any, *_: object) -> None:
+    """`pool_pre_ping` in one way to the server and back: SQLAlchemy's own takes three, a transaction around it."""
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1"))
+    except Exception as error:
+        raise InvalidatePoolError from error
 
 
 def _with_driver(url: str) -> URL:
