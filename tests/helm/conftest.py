@@ -9,20 +9,24 @@ import pytest
 
 from support.tools import Tool, find, missing
 
+# Building the two takes minutes: what needs them runs with the other clients.
+HELM3, HELM4 = (pytest.param(name, marks=pytest.mark.clients) for name in ("helm3", "helm4"))
 
-@pytest.fixture(params=["helm3", "helm4"])
+
+@pytest.fixture(params=[HELM3, HELM4])
 def helm(request: pytest.FixtureRequest, tmp_path: Path) -> Tool:
     return Tool(find(request.param), tmp_path / "home")
 
 
-@pytest.fixture
-def helm4(tmp_path: Path) -> Tool:
-    return Tool(find("helm4"), tmp_path / "home")
+@pytest.fixture(params=[HELM4])
+def helm4(request: pytest.FixtureRequest, tmp_path: Path) -> Tool:
+    return Tool(find(request.param), tmp_path / "home")
 
 
-@pytest.fixture(scope="session")
-def helm_source() -> Path:
-    """Helm 4.3.1 in Go's module cache, where building the tool helm4 has put it."""
+@pytest.fixture(scope="session", params=[HELM4])
+def helm_source(request: pytest.FixtureRequest) -> Path:
+    """Helm 4.3.1 in Go's module cache, where building the tool helm4 puts it."""
+    find(request.param)
     go = shutil.which("go")
     asked = (
         subprocess.run([go, "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()

