@@ -49,7 +49,7 @@ def described() -> dict[str, Any]:
     """OpenAPI's description, which is the same whatever the registry."""
     from charthouse import api
 
-    document: dict[str, Any] = api.create(None, None).openapi()  # type: ignore[arg-type]
+    document: dict[str, Any] = api.application().openapi()
     return document
 
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
 from charthouse import api, oci
-from charthouse.app import Application
+from charthouse.app import Application, load_pages
 from charthouse.auth import issuers, methods
 from charthouse.auth.access import Pattern, parse_actions
 from charthouse.core import Registry
@@ -162,7 +162,7 @@ def listed(rows: Mapping[str, Mapping[str, str]]) -> set[tuple[str, str]]:
 
 
 async def test_the_table_has_every_route_and_no_other(app: Application):
-    assert v2_routes() | set(framework_routes(app._pages.load().routes)) == listed(ROWS)
+    assert v2_routes() | set(framework_routes(load_pages().routes)) == listed(ROWS)
     assert sum(map(len, app._api._resources.values())) == len(v2_routes())
     assert set(framework_routes(control.application(None, "").routes)) == listed(CONTROL_ROWS)
 

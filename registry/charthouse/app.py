@@ -9,6 +9,7 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from charthouse.addressee import ADDRESSEE, Addressee
 from charthouse.at_once import Finished, Layer
 from charthouse.auth.guard import Guard
 from charthouse.clocks import Clock
@@ -81,7 +82,7 @@ class Application:
         for layer in (self._guard, self._api, self._cache, self._pages):
             layer.registry = registry
         if not self._is_ephemeral:
-            self._pages.load()
+            load_pages()
         by_itself = [asyncio.create_task(keep_house(list(chores_of(registry))))]
         if registry.settings.issuers:
             by_itself.append(asyncio.create_task(registry.external_tokens.begin()))
@@ -103,17 +104,17 @@ class Pages:
     def __init__(self, origins: Origins, guard: Guard) -> None:
         self._origins = origins
         self._guard = guard
-        self._app: ASGIApp | None = None
-
-    def load(self) -> ASGIApp:
-        if self._app is None:
-            from charthouse import pages
-
-            self._app = pages.create(self.registry, self._origins, self._guard)
-        return self._app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.load()(scope, receive, send)
+        pages = load_pages()
+        scope[ADDRESSEE] = Addressee(self.registry, self._origins, self._guard)
+        await pages(scope, receive, send)
+
+
+def load_pages() -> ASGIApp:
+    from charthouse import pages
+
+    return pages.application()
 
 
 def _addressed(app: Layer, settings: Settings) -> Layer:

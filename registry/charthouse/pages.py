@@ -2,6 +2,7 @@
 
 import html
 import logging
+from functools import cache
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.datastructures import MutableHeaders
@@ -10,11 +11,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charthouse import __version__, api
+from charthouse.addressee import addressee
 from charthouse.auth import endpoint
-from charthouse.auth.guard import Guard
-from charthouse.core import Registry
 from charthouse.oci.errors import NO_SNIFFING
-from charthouse.origin import Origin, Origins
+from charthouse.origin import Origin
 from charthouse.request_log import log_fault
 
 log = logging.getLogger(__name__)
@@ -31,15 +31,15 @@ helm install myrelease oci://{host}/mychart --version 1.0.0{flag}</pre>
 """
 
 
-def create(registry: Registry, origins: Origins, guard: Guard) -> FastAPI:
+@cache
+def application() -> FastAPI:
     """These, and the token service's. Nothing leads elsewhere: behind a proxy that is not trusted a redirect would name
     plain HTTP, and a client would send its password there."""
     app = FastAPI(title="Charthouse", version=__version__, openapi_url=None, redirect_slashes=False)
-    app.state.registry, app.state.origins, app.state.guard = registry, origins, guard
     app.include_router(router)
     app.include_router(endpoint.router)
     app.add_exception_handler(HTTPException, api.no_route)
-    app.mount(api.PREFIX, api.create(registry, guard))
+    app.mount(api.PREFIX, api.application())
     app.add_middleware(NoSniffing)
     return app
 
@@ -67,9 +67,8 @@ async def alive() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def ready(request: Request) -> Response:
     """The database and the blob store answer."""
-    registry: Registry = request.app.state.registry
     try:
-        await registry.check()
+        await addressee(request.scope).registry.check()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
         log_fault(log, "not ready", error)
         return PlainTextResponse("not ready: see the log\n", status_code=503)
@@ -77,8 +76,7 @@ async def ready(request: Request) -> Response:
 
 
 def _origin(request: Request) -> Origin:
-    origins: Origins = request.app.state.origins
-    return origins.of(request.scope)
+    return addressee(request.scope).origins.of(request.scope)
 
 
 @router.get("/")

@@ -11,9 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charthouse import __version__
+from charthouse.addressee import addressee
 from charthouse.api import routes
-from charthouse.auth.guard import Guard
-from charthouse.core import Registry
 from charthouse.errors import RegistryError
 from charthouse.oci.errors import render
 
@@ -23,7 +22,7 @@ _DESCRIBED = f"{PREFIX}/openapi.json"
 _DESCRIPTION = __doc__
 
 
-def create(registry: Registry, guard: Guard) -> FastAPI:
+def application() -> FastAPI:
     app = FastAPI(
         title="Charthouse's administration",
         description=_DESCRIPTION,
@@ -36,12 +35,11 @@ def create(registry: Registry, guard: Guard) -> FastAPI:
         root_path_in_servers=False,
         redirect_slashes=False,
     )
-    app.state.registry, app.state.guard = registry, guard
     app.include_router(routes.router)
     app.add_exception_handler(RegistryError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, no_route)
-    app.add_middleware(Administrators, guard=guard)
+    app.add_middleware(Administrators)
     return app
 
 
@@ -49,15 +47,14 @@ class Administrators:
     """Lets in who may administrate, before anything of a body is read, which the framework does before all else; and of
     a body at most BODY_LIMIT. The description is for everybody."""
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = self._app
         if scope["type"] == "http" and scope["path"] != _DESCRIBED:
             try:
-                scope[routes.ADMINISTRATOR] = await self._guard.administrator(scope)
+                scope[routes.ADMINISTRATOR] = await addressee(scope).guard.administrator(scope)
                 body = await _read(receive)
             except RegistryError as error:
                 answer = render(error)

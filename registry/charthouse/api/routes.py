@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast, get_args
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
+from charthouse.addressee import addressee
 from charthouse.api import models
 from charthouse.api.models import LARGEST, NAME_LENGTH, Action, Text
 from charthouse.audit import Actor
@@ -42,8 +43,7 @@ def _administrator(request: Request) -> Actor:
 
 
 def _registry(request: Request) -> Registry:
-    registry: Registry = request.app.state.registry
-    return registry
+    return addressee(request.scope).registry
 
 
 By = Annotated[Actor, Depends(_administrator)]

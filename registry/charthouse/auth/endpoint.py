@@ -5,8 +5,8 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from charthouse.addressee import addressee
 from charthouse.auth import token_request
-from charthouse.auth.guard import Guard
 from charthouse.auth.sign_in import BASIC
 from charthouse.auth.token_request import ACCESS_TOKEN, FORM_LIMIT, PATH, TokenRequest
 from charthouse.errors import RegistryError, Unauthorized
@@ -30,7 +30,7 @@ async def post_token(request: Request) -> Response:
 @router.get("/.well-known/jwks.json")
 async def published_keys(request: Request) -> Response:
     """For whoever verifies our tokens: distribution reads a copy of it."""
-    published = request.app.state.registry.access_tokens.keys.published
+    published = addressee(request.scope).registry.access_tokens.keys.published
     return JSONResponse(published, headers={"Cache-Control": "max-age=600"})
 
 
@@ -39,9 +39,8 @@ async def _answer(request: Request, parse: Callable[[], TokenRequest]) -> Respon
 
     `issued_at` is left out: clients then count from when they have the token, whatever their clock says.
     """
-    guard: Guard = request.app.state.guard
     try:
-        given = await guard.give_token(parse(), request.scope)
+        given = await addressee(request.scope).guard.give_token(parse(), request.scope)
     except Unauthorized as error:
         return render(Unauthorized(error.message, headers=BASIC))
     except RegistryError as error:
