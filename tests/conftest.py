@@ -1,5 +1,6 @@
 """The same tests on both databases: whatever asks for `database_url` runs on SQLite and on PostgreSQL."""
 
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from charthouse.app import Application, create_app
 from charthouse.composition import open_registry
 from charthouse.core import Registry
+from charthouse.helm.helper import Helper
 from charthouse.settings import Settings, load
 from support import postgres
 from support.process import Running, stop
@@ -85,16 +87,23 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings()
 
 
+@pytest.fixture(scope="session")
+def helper() -> Iterator[Helper]:
+    """Looks into charts, for all registries of the process that have none of their own."""
+    with contextlib.closing(Helper()) as helper:
+        yield helper
+
+
 @pytest.fixture
-async def registry(settings: Settings, clock: Clock) -> AsyncIterator[Registry]:
-    registry = await open_registry(settings, clock=clock, durable=False, step_limit=STEP_LIMIT)
+async def registry(settings: Settings, clock: Clock, helper: Helper) -> AsyncIterator[Registry]:
+    registry = await open_registry(settings, clock=clock, durable=False, step_limit=STEP_LIMIT, helper=helper)
     yield registry
     await registry.close()
 
 
 @pytest.fixture
-async def app(settings: Settings, clock: Clock) -> AsyncIterator[Application]:
-    app = create_app(settings, clock=clock, durable=False, step_limit=STEP_LIMIT)
+async def app(settings: Settings, clock: Clock, helper: Helper) -> AsyncIterator[Application]:
+    app = create_app(settings, clock=clock, durable=False, step_limit=STEP_LIMIT, helper=helper)
     async with app.lifespan():
         yield app
 

@@ -1,6 +1,7 @@
 """What is kept of a chart for people: read once after the push, shown by commands, and never in the way of anybody."""
 
 import asyncio
+import contextlib
 import functools
 import gzip
 import json
@@ -17,8 +18,9 @@ from charthouse.composition import open_registry
 from charthouse.core import Registry
 from charthouse.errors import ManifestUnknown, Unavailable
 from charthouse.extraction import Facts
+from charthouse.helm.helper import Helper, HelperMissing
 from charthouse.helm.inspection import EXTRACTOR_VERSION, PATHS_LIMIT, README_LIMIT, Inspection
-from charthouse.helm.isolation import HelperMissing, Inspector
+from charthouse.helm.isolation import Inspector
 from charthouse.names import Digest, RepositoryName, Tag
 from helm.charts import Zeros, chart
 from support.requests import Remote, encoded, error_of
@@ -178,7 +180,7 @@ async def test_the_readme_is_found_as_helm_show_finds_it(app, remote, name):
 @pytest.mark.provokes("does not start")
 async def test_a_helper_that_does_not_start_is_a_503_that_says_so(app, remote, monkeypatch: pytest.MonkeyPatch):
     def missing(*_: object, **__: object) -> None:
-        raise HelperMissing("python -m charthouse.helm.isolation does not start")
+        raise HelperMissing("python -m charthouse.helm.helper does not start")
 
     with monkeypatch.context() as patched:
         patched.setattr(app.registry._admission._inspector, "inspect", missing)
@@ -217,12 +219,13 @@ async def test_what_is_too_much_to_keep_is_left_out_and_said(app, remote):
 )
 async def test_hostile_files_become_facts_or_findings_and_never_an_error(app, remote, content, caplog, monkeypatch):
     """Wherever they are in a chart."""
-    monkeypatch.setattr(app.registry.extraction._inspector, "_cpu_limit", 0.3)  # seconds, of which nesting takes all
     paths = ("values.yaml", "values.schema.json", "crds/a.yaml", "charts/x-1.0.0.tgz", "templates/a.yaml")
-    for number, path in enumerate(paths):
-        await push(remote, full_chart(f"1.0.{number}", **{path: content}))
-        assert (await facts_of(app.registry, f"1.0.{number}")).findings, path
-        assert [record for record in caplog.records if record.exc_info] == [], path
+    with contextlib.closing(Helper(cpu_limit=0.3, gives_way=True)) as helper:  # seconds, of which nesting takes all
+        monkeypatch.setattr(app.registry.extraction._inspector, "helper", helper)
+        for number, path in enumerate(paths):
+            await push(remote, full_chart(f"1.0.{number}", **{path: content}))
+            assert (await facts_of(app.registry, f"1.0.{number}")).findings, path
+            assert [record for record in caplog.records if record.exc_info] == [], path
 
 
 @functools.cache
@@ -269,16 +272,17 @@ async def test_other_requests_are_answered_while_a_bomb_is_looked_into(
     app: Application, remote: Remote, make, monkeypatch
 ):
     """The push waits for its refusal, and meanwhile others are pulled."""
-    monkeypatch.setattr(app.registry._admission._inspector, "_cpu_limit", 0.3)  # seconds, of which some take all
     await push(remote, full_chart())
     bomb = Chart("2.0.0")
     bomb.archive = await asyncio.to_thread(make)
-    pushing = asyncio.create_task(bomb.push(remote, "2.0.0"))
     answered = 0
-    while not pushing.done():
-        assert (await remote.call("GET", "manifests/1.0.0")).status_code == 200
-        answered += not pushing.done()
-        await asyncio.sleep(0)
+    with contextlib.closing(Helper(cpu_limit=0.3)) as helper:  # seconds, of which some take all
+        monkeypatch.setattr(app.registry._admission._inspector, "helper", helper)
+        pushing = asyncio.create_task(bomb.push(remote, "2.0.0"))
+        while not pushing.done():
+            assert (await remote.call("GET", "manifests/1.0.0")).status_code == 200
+            answered += not pushing.done()
+            await asyncio.sleep(0)
     assert error_of(pushing.result(), 400, "MANIFEST_INVALID")
     assert answered  # one that took no part of the loop's time; how many there are is the machine's affair
 
@@ -356,15 +360,14 @@ def test_the_commands_show_lint_and_reindex_what_a_server_has(
 
 def test_what_is_read_apart_is_what_a_thread_reads():
     content = chart({"values.yaml": FILES["values.yaml"], "README.md": FILES["README.md"]}, chart_yaml=CHART_YAML)
-    here, apart = Inspector(), Inspector(apart=True)
-    try:
-        assert apart.inspect(content, linting=True) == here.inspect(content, linting=True)
-        assert apart.helper is not None
-        apart.rest()
-        assert apart.helper is None
-    finally:
-        here.close()
-        apart.close()
+    with contextlib.closing(Helper()) as helper:
+        inspector = Inspector(helper)
+        here = inspector.inspect(content, linting=True)
+        assert helper.pid is None
+        assert Inspection.from_json(inspector.inspect_apart(content, linting=True)) == here
+        assert helper.pid is not None
+        helper.rest()
+        assert helper.pid is None
 
 
 @pytest.mark.provokes("there is no blob", surely=False)

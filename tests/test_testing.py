@@ -402,6 +402,20 @@ def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptor
     assert not any(folder.exists() for folder in folders)
 
 
+def test_one_process_reads_the_large_charts_of_all_of_them() -> None:
+    before = children()
+    large = {"files/zeros": bytes(2 * 1024 * 1024)}
+    with contextlib.ExitStack() as alive:
+        for _ in range(3):
+            alive.enter_context(Registry()).push(make_chart("app", "1.0.0", files=large))
+            assert len(children() - before) == 1
+    assert children() == before
+
+
+def children() -> set[str]:
+    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
 def test_a_registry_that_nobody_ended_leaves_no_folder() -> None:
     code = "from charthouse.testing import Registry; print(Registry(tls=True).start()._settings.data)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -516,8 +530,8 @@ USES = """
 
 
 def run_pytest(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Without a plugin that is installed for other tests, and takes as long to import as all the rest."""
-    return pytester.runpytest_subprocess("-p", "no:schemathesis", *options)
+    """Without plugins that are installed for other tests, and take longer to import than all the rest."""
+    return pytester.runpytest_subprocess("-p", "no:schemathesis", "-p", "no:hypothesispytest", *options)
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "2"]])

@@ -10,10 +10,10 @@ from charthouse import namespaces, queries, transactions
 from charthouse.database import Connection
 from charthouse.errors import ManifestInvalid, Unavailable
 from charthouse.helm import metadata, provenance, rules
-from charthouse.helm.archive import Limits
 from charthouse.helm.findings import Finding
+from charthouse.helm.helper import HelperMissing
 from charthouse.helm.inspection import Inspection
-from charthouse.helm.isolation import HelperMissing, Inspector
+from charthouse.helm.isolation import Inspector
 from charthouse.helm.metadata import Parsed
 from charthouse.helm.provenance import Verification, VerifierMissing
 from charthouse.manifest import Descriptor, Manifest
@@ -66,9 +66,9 @@ def look_around(connection: Connection, settings: Settings, repository: Reposito
 
 
 class Admission:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inspector: Inspector) -> None:
         self._is_off = settings.rules == "off"
-        self._inspector = Inspector(Limits(members=settings.archive_members))
+        self._inspector = inspector
         self._inspections: dict[Digest, Inspection] = {}
 
     def admit_other(self, manifest: Manifest, tags: Sequence[Tag], place: Place) -> None:
@@ -168,9 +168,6 @@ class Admission:
         except HelperMissing as missing:
             log.critical("%s", missing)
             raise Unavailable("charts of this size cannot be checked now, the registry's log says why") from missing
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._inspector.close)
 
 
 def _only(descriptors: Sequence[Descriptor]) -> Descriptor | None:

@@ -15,6 +15,7 @@ from charthouse.auth.guard import Guard
 from charthouse.clocks import Clock
 from charthouse.composition import open_registry
 from charthouse.core import Registry
+from charthouse.helm.helper import Helper
 from charthouse.hosts import HostCheck
 from charthouse.housekeeping import chores_of, keep_house
 from charthouse.oci import create_api
@@ -31,6 +32,7 @@ def create_app(
     durable: bool = True,
     step_limit: int | None = None,
     threads: ThreadPoolExecutor | None = None,
+    helper: Helper | None = None,
 ) -> "Application":
     """The registry is opened when the application starts, with `open_registry`, and closed when it ends."""
     opens = partial(
@@ -41,6 +43,7 @@ def create_app(
         durable=durable,
         step_limit=step_limit,
         threads=threads,
+        helper=helper,
     )
     return Application(settings, opens, threads)
 

@@ -13,6 +13,7 @@ from charthouse.blobs import open_store
 from charthouse.clocks import Clock
 from charthouse.core import Registry
 from charthouse.database import Database, DatabaseError
+from charthouse.helm.helper import Helper
 from charthouse.migrate import migrate_postgres, migrate_sqlite
 from charthouse.ownership import claim, demand_no_blobs
 from charthouse.reserve import Reserve
@@ -28,13 +29,14 @@ async def open_registry(
     durable: bool = True,
     step_limit: int | None = None,
     threads: ThreadPoolExecutor | None = None,
+    helper: Helper | None = None,
     restoring: bool = False,
 ) -> Registry:
     """A registry over the settings' database and folder, both made and brought up to date.
 
     `steady` is a clock that nobody sets; without, a `clock` other than the system's is taken to be one itself.
-    `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's; `threads` are shared with the other
-    registries of a process that has many, and stay when this one is closed. Raises DatabaseError, OSError.
+    `durable=False` leaves every fsync out; `step_limit` is SqliteDatabase's; `threads` and `helper` are shared with the
+    other registries of a process that has many, and stay when this one is closed. Raises DatabaseError, OSError.
     """
     if not restoring:
         demand_finished(settings.data)
@@ -51,7 +53,7 @@ async def open_registry(
         steady = clocks.steady if clock is time.time else clock
     has_reserve = durable and not settings.database and not settings.ephemeral  # PostgreSQL has a disk of its own
     reserve = Reserve(settings.data, settings.disk_reserve if has_reserve else 0)
-    return Registry(settings, database, store, upload_ids, clock, steady, reserve)
+    return Registry(settings, database, store, upload_ids, clock, steady, reserve, helper)
 
 
 def is_there(settings: Settings) -> bool:

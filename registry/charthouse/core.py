@@ -41,6 +41,7 @@ from charthouse.errors import (
 )
 from charthouse.extraction import Extraction
 from charthouse.helm import archive
+from charthouse.helm.helper import Helper
 from charthouse.helm.isolation import Inspector
 from charthouse.manifest import Descriptor, Manifest, parse
 from charthouse.names import Digest, Reference, RepositoryName, Tag
@@ -103,7 +104,9 @@ class Registry:
         clock: Clock,
         steady: Clock,
         reserve: Reserve,
+        helper: Helper | None = None,
     ) -> None:
+        """`helper` is shared with other registries, and stays when this one is closed; without, it has its own."""
         self.settings = settings
         self._database = database
         self._reserve = reserve
@@ -113,7 +116,10 @@ class Registry:
         self._clock = clock
         self._reading = Reading(database, store, self._now)
         self.pulls = Pulls(database, self._reading, self._now, grace=settings.gc_grace * 1000)
-        self._admission = Admission(settings)
+        checking, reading = (helper, helper) if helper else (Helper(), Helper(gives_way=True))
+        self._own_helpers = [] if helper else [checking, reading]
+        limits = archive.Limits(members=settings.archive_members)
+        self._admission = Admission(settings, Inspector(checking, limits))
         self.users = Users(database, self._now, settings.htpasswd, is_closed=settings.is_closed)
         self.api_tokens = ApiTokens(database, self._now, is_closed=settings.is_closed)
         self.logins = Logins(database, self._now)
@@ -126,10 +132,9 @@ class Registry:
         self.quotas = Quotas(settings, database, self._stored_limits)
         self._slots = Slots(settings.data)
         self.collector = Collector(settings, self._making_room, store, clock, steady)
-        limits = archive.Limits(members=settings.archive_members)
         self.verification = Verification(database, store, self._now)
         self.backup = Backup(database, store, self._now)
-        self.extraction = Extraction(database, self._reading.content_of, Inspector(limits, apart=True), self._now)
+        self.extraction = Extraction(database, self._reading.content_of, Inspector(reading, limits), self._now)
 
     # --- push: blobs --------------------------------------------------------------------------------------------------
 
@@ -545,10 +550,11 @@ class Registry:
     async def close(self) -> None:
         self.external_tokens.close()
         await self.extraction.close()
+        for helper in self._own_helpers:
+            await asyncio.to_thread(helper.close)
         await self.audit.close()
         await self._database.close()
         await self._store.close()
-        await self._admission.close()
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

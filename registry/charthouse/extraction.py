@@ -15,8 +15,9 @@ from charthouse import queries
 from charthouse.database import Database
 from charthouse.errors import ManifestUnknown, Unavailable
 from charthouse.helm.findings import Finding
+from charthouse.helm.helper import HelperMissing
 from charthouse.helm.inspection import EXTRACTOR_VERSION, Inspection
-from charthouse.helm.isolation import HelperMissing, Inspector
+from charthouse.helm.isolation import Inspector
 from charthouse.names import Digest, Reference, RepositoryName
 from charthouse.queries import StoredChart
 
@@ -86,7 +87,6 @@ class Extraction:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await asyncio.to_thread(self._inspector.close)
 
     async def _work(self) -> None:
         while True:
@@ -94,7 +94,7 @@ class Extraction:
                 async with asyncio.timeout(REST_AFTER):  # wait_for, before 3.12, can swallow the end of this task
                     layer = await self._waiting.get()
             except TimeoutError:
-                await asyncio.to_thread(self._inspector.rest)
+                await asyncio.to_thread(self._inspector.helper.rest)
                 layer = await self._waiting.get()
             begin = asyncio.get_running_loop().time()
             layers, archives = [layer], await self._unknown(layer)

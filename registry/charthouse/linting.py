@@ -1,5 +1,6 @@
 """What the rules say of charts that are files: the same code as at push, before anything is pushed."""
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from charthouse import __version__
 from charthouse.errors import RegistryError
 from charthouse.helm import metadata, packing, rules
 from charthouse.helm.findings import Finding, reject
+from charthouse.helm.helper import Helper
 from charthouse.helm.isolation import Inspector
 from charthouse.helm.metadata import CHART_YAML
 from charthouse.helm.sources import IgnoreInvalid, pack_folder
@@ -48,13 +50,11 @@ def find_charts(paths: Iterable[Path]) -> list[Path]:
 
 def lint(paths: Iterable[Path]) -> Iterator[Report]:
     """One after the other. Raises OSError."""
-    inspector = Inspector()
-    try:
+    with contextlib.closing(Helper()) as helper:
+        inspector = Inspector(helper)
         for path in paths:
             findings = sorted(_findings(path, inspector), key=lambda finding: finding.severity != "reject")
             yield Report(str(path), findings)
-    finally:
-        inspector.close()
 
 
 def _findings(path: Path, inspector: Inspector) -> list[Finding]:

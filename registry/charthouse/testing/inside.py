@@ -177,7 +177,7 @@ class Inside:
     async def _open(self) -> Site:
         settings = self.place.settings
         front = BasicAlone if settings.auth == "basic" else (lambda app: app)
-        site = await open_site(self.place, self._clock, self._shared.threads, self._told, front)
+        site = await open_site(self.place, self._clock, self._shared.threads, self._shared.helper, self._told, front)
         if settings.anonymous_pull:
             await site.registry.users.grant(ANONYMOUS, Pattern(EVERYTHING), frozenset([PULL]))
         site.faults.add(rules_of(settings.personality))

@@ -1,5 +1,5 @@
-"""What all registries of a process share: a thread with an event loop, a few threads for what blocks, the protocol's
-configuration, and the bytes of the empty database that each of them begins with.
+"""What all registries of a process share: a thread with an event loop, a few threads for what blocks, the process that
+reads charts, the protocol's configuration, and the bytes of the empty database that each of them begins with.
 
 It is there from the first registry's start to the last one's end. After a fork the child begins anew.
 """
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from charthouse import http_protocol
 from charthouse.composition import open_registry
+from charthouse.helm.helper import Helper
 from charthouse.migrate import migrate_sqlite
 from charthouse.processes import http_config
 from charthouse.settings import DATABASE_NAME, load
@@ -42,6 +43,7 @@ class Member(Protocol):
 class Shared:
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=NAME)
+        self.helper = Helper()
         self.config = http_config(_nobody)
         self.config.load()
         self.sites: set[Member] = set()
@@ -77,6 +79,7 @@ class Shared:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.threads.shutdown()
+        self.helper.close()
 
 
 def default_headers() -> list[tuple[bytes, bytes]]:

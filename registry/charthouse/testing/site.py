@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from charthouse import core
 from charthouse.app import create_app
 from charthouse.at_once import Layer
+from charthouse.helm.helper import Helper
 from charthouse.request_log import LineWriter, RequestLog
 from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.testing import shared
@@ -39,6 +40,7 @@ async def open_site(
     place: Place,
     clock: MovableClock,
     threads: ThreadPoolExecutor,
+    helper: Helper,
     told: Callable[[Request], None],
     front: Callable[[Layer], Layer],
 ) -> Site:
@@ -48,7 +50,7 @@ async def open_site(
         database = await shared.closed_database(place.user) if place.user else shared.empty_database()
         (folder / DATABASE_NAME).write_bytes(database)
         settings = dataclasses.replace(place.settings, data=folder)
-        app = create_app(settings, clock=clock, durable=False, threads=threads)
+        app = create_app(settings, clock=clock, durable=False, threads=threads, helper=helper)
         registry = await opened.enter_async_context(app.lifespan())
         faults = Faults(front(app), clock)
         records = Records(faults, clock, told)
