@@ -1,5 +1,6 @@
 """What the documentation says is so: its commands parse, its links lead somewhere, its settings are all there."""
 
+import functools
 import re
 import shlex
 from collections import Counter
@@ -50,9 +51,15 @@ def _commands(text: str) -> list[str]:
     return [match[1].strip() for match in found if match]
 
 
+@functools.cache
+def _all_commands() -> Any:
+    """Made once: to inspect each signature anew for each line takes longer than all else here."""
+    return get_command(command)
+
+
 def _parse(line: str) -> Any:
     """Raises what the command itself would say. Nothing is run."""
-    group = get_command(command)
+    group = _all_commands()
     name, *words = shlex.split(line)[1:] or ["--help"]
     if name in ("--help", "--version"):
         return group

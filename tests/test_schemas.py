@@ -25,7 +25,7 @@ from charthouse.settings import DATABASE_NAME, Settings
 from charthouse.vaults import METADATA, blob_path, open_reader
 from charthouse.verification import Pace
 from support.requests import Remote, running
-from test_migrations import HEAD, REVISIONS, at, reflected, run  # noqa: F401 - the fixture
+from test_migrations import HEAD, REVISIONS, at, content, reflected, run  # noqa: F401 - the fixture
 
 pytestmark = pytest.mark.no_tables
 
@@ -39,22 +39,20 @@ def test_there_is_a_data_folder_of_every_schema_but_the_newest():
     assert set(REVISIONS) - {HEAD} <= set(MADE)
 
 
-@pytest.fixture(params=sorted(MADE))
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """A revision, and a folder of it."""
+@pytest.fixture(params=sorted(MADE), scope="module")
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A revision, and a folder of it, which every test copies."""
+    folder = tmp_path_factory.mktemp("made")
     with tarfile.open(MADE[request.param]) as archive:
-        archive.extractall(tmp_path / "made", **EXTRACTING)
-    return request.param, tmp_path / "made/data"
+        archive.extractall(folder, **EXTRACTING)
+    return request.param, folder / "data"
 
 
 async def move_to_postgres(revision: str, path: Path, run: Callable[..., Any]) -> None:  # noqa: F811 - the fixture
     """The rows of a SQLite file into an empty PostgreSQL, with the tables of that revision."""
     await run(at(revision))
     with contextlib.closing(sqlite.connect(path)) as source:
-        rows = {
-            table.name: [dict(row._mapping) for row in source.execute(table.select())]
-            for table in reflected(source).sorted_tables
-        }
+        rows = content(source)
 
     def fill(target: Connection) -> None:
         for table in reflected(target).sorted_tables:

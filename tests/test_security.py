@@ -1,6 +1,7 @@
 """docs/security.md: each row names tests, and each of them is there. Beside it, what is proven nowhere else."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def faults(page: str) -> list[str]:
     return found
 
 
+@functools.cache
 def functions_of(file: str) -> set[str]:
     path = ROOT / file
     return set(_functions(ast.parse(path.read_text()))) if path.exists() else set()
@@ -79,6 +81,7 @@ def test_a_row_without_a_test_and_a_test_that_is_gone_would_be_found():
 # What the sources have
 
 
+@functools.cache
 def imported(source: str) -> set[str]:
     """By their whole names, in functions too."""
     found = set()

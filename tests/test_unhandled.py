@@ -55,6 +55,8 @@ def run(folder: Path, code: str, *words: str) -> tuple[int, str]:
         "no:cacheprovider",
         "-p",
         "no:schemathesis",  # which takes as long to import as all the rest
+        "-p",
+        "no:hypothesispytest",
         *words,
         "test_it.py",
     ]
