@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from charthouse.database import DatabaseError
+from charthouse.database import DatabaseError, sqlite_writer
 from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
-from charthouse.database.sqlite_writer import BATCH_LIMIT, WAL_LIMIT
+from charthouse.database.sqlite_writer import BATCH_LIMIT, COUNTED, LONGEST_REST, MANY, WAL_LIMIT
 from charthouse.errors import ManifestUnknown, StorageFull
 from support import faults
 from support.notes import NOTES, add, names
@@ -54,6 +54,20 @@ async def test_a_step_limit_fails_an_unbounded_read_and_no_scan(path: Path):
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
             await database.read(count_to, 10_000)
         assert await database.scan(count_to, 10_000) == 10_000
+
+
+@pytest.mark.parametrize(("more", "rests"), [(0, 0), (1, COUNTED)])
+async def test_the_writer_rests_while_reads_are_many_more_than_writes(path: Path, monkeypatch, more: int, rests: int):
+    """From when that is found until it is found to be over, after each transaction."""
+    rested: list[float] = []
+    monkeypatch.setattr(sqlite_writer, "sleep", rested.append)
+    async with opened(path) as database:
+        for _ in range(MANY * COUNTED + more):
+            database.stamp()
+        for number in range(3 * COUNTED):
+            await database.write(add, str(number))
+    assert len(rested) == rests
+    assert all(0 < seconds <= LONGEST_REST for seconds in rested)
 
 
 async def test_a_step_limit_counts_each_read_anew(path: Path):

@@ -97,6 +97,7 @@ class SqliteDatabase:
         return await self._writer.submit(lambda connection: query(connection, *args, **kwargs))
 
     def stamp(self) -> int:
+        self._writer.reads += 1  # asked for at each request that is answered in the event loop
         version = int(self._reader.driver.execute("PRAGMA data_version").fetchone()[0])
         return self._openings << 32 | version  # each connection counts for itself
 

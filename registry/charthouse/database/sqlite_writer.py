@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from charthouse.database import Connection, DatabaseError, checked
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BATCH_LIMIT = 64  # writes that share one transaction and its fsync
+MANY = 10  # reads for each write, beyond which the writer gives way to them; where all push, there are two
+COUNTED = 16  # writes at least, over which that is found
+LONGEST_REST = 0.02  # seconds
 WAL_LIMIT = 4 * 1024 * 1024  # bytes of the write-ahead log at which it is copied into the database: 1,000 pages
 
 
@@ -58,6 +62,9 @@ class Writer:
     The thread starts at the first write. It is its own and stays, or one of `threads`, which it gives back, with its
     connection, as soon as nothing waits. A future is resolved only after COMMIT returned. When the thread fails,
     whatever waits and whatever comes fails at once. Belongs to the event loop in which it is made.
+
+    `reads` is raised by whoever reads in the event loop. Where they are many more than the writes, the thread rests
+    after each transaction as long as that took: the next one is larger for it, and the loop has the interpreter.
     """
 
     def __init__(self, path: Path, *, durable: bool, threads: ThreadPoolExecutor | None = None) -> None:
@@ -68,6 +75,9 @@ class Writer:
         self._lock = writer_lock(path)
         self._wal = f"{path}-wal"
         self._held_up_at = 0
+        self.reads = 0
+        self._writes = 0  # since the same moment
+        self._gives_way = False
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._turn = threading.Lock()  # held to put a write, and to see that there is none and stop
         self._is_over = False
@@ -115,7 +125,9 @@ class Writer:
     def _run(self, stopped: "asyncio.Future[None]") -> None:
         try:
             while batch := self._next_batch():
+                begin = monotonic()
                 self._carry_out(batch)
+                self._give_way(len(batch), monotonic() - begin)
         except BaseException:
             log.critical("the database's writer has ended, nothing can be written any more", exc_info=True)
             with self._turn:
@@ -163,6 +175,14 @@ class Writer:
         finally:
             self._lock.unlock()
             self._answer(outcomes)
+
+    def _give_way(self, writes: int, seconds: float) -> None:
+        self._writes += writes
+        if self._writes >= COUNTED:
+            self._gives_way = self.reads > MANY * self._writes
+            self.reads = self._writes = 0
+        if self._gives_way:
+            sleep(min(seconds, LONGEST_REST))
 
     def _together(self, batch: list[_Write], *, apart: bool = False) -> list[_Outcome]:
         """First as if nothing could go wrong. What is refused costs the batch a second run, `apart`: in savepoints,
