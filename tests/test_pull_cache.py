@@ -20,6 +20,7 @@ from charthouse.app import Application, create_app
 from charthouse.at_once import Finished
 from charthouse.manifest import OCI_MANIFEST
 from charthouse.names import Digest
+from charthouse.pull_cache import ENTRY_LIMIT, LIST_LIMIT
 from support.requests import Remote, descriptor, image, running
 from support.server import serving
 from test_counts import counting
@@ -135,6 +136,20 @@ async def test_a_list_is_kept_until_its_repository_changes(remote, app, client, 
     assert [path for path, old, new in zip(LISTS, before, after, strict=True) if old[1:] != new[1:]] == changed
     await remote.call("DELETE", "manifests/3")
     assert [(await listed(path))[1:] for path in LISTS[:3]] == [rest[1:] for rest in before[:3]]
+
+
+async def test_a_list_is_kept_that_is_larger_than_what_is_found_may_be(remote, at_once, client, database_url):
+    """Of a thousand signatures, say."""
+    subject = image(b"{}")
+    await remote.push_manifest(subject, "2")
+    for number in "345":
+        annotations = {"org.example.text": number * (ENTRY_LIMIT // 2)}
+        await remote.push_image(number, subject=descriptor(subject, OCI_MANIFEST), annotations=annotations)
+    path = f"referrers/{Digest.of(subject)}"
+    (listed,) = await warm(remote, path)
+    assert ENTRY_LIMIT < len(listed.content) < LIST_LIMIT
+    found = at_once(path)
+    assert found is None if database_url else found is not None and found.body == listed.content
 
 
 async def test_what_is_not_kept_lists_nothing_at_once(make_settings):

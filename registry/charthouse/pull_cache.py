@@ -20,12 +20,14 @@ from charthouse.core import Registry
 from charthouse.names import RepositoryName
 
 ENTRY_LIMIT = 256 * 1024  # bytes of a body that is kept
+LIST_LIMIT = 1024 * 1024  # likewise, of a list, which is made and not found: 1,000 referrers are 350 KiB
 ENTRY_OVERHEAD = 768  # bytes that an entry costs beside its headers and its body
 REPOSITORIES = 16_384  # whose generations are remembered
 HELD = "charthouse.held"  # where a handler leaves what its answer is good for, a `Held`
 
 _CONDITIONAL = {b"range", b"if-none-match"}
-_PARTS = ("/manifests/", "/blobs/sha", "/tags/list", "/referrers/")  # of the paths of what is kept
+_LISTS = ("/tags/list", "/referrers/")
+_PARTS = ("/manifests/", "/blobs/sha", *_LISTS)  # of the paths of what is kept
 Key = tuple[str, str, bytes]  # method, path, query string
 
 
@@ -144,6 +146,7 @@ class PullCache:
         return (await asyncio.shield(question.answer)).get(repository)
 
     async def _ask_and_keep(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = _entry_limit(scope["path"])
         started: list[Message] = []
         pieces: list[bytes] = []
         size = 0
@@ -154,12 +157,12 @@ class PullCache:
                 started.append(message)
             else:
                 size += len(message.get("body", b""))
-                if size <= ENTRY_LIMIT:
+                if size <= limit:
                     pieces.append(message.get("body", b""))
             await send(message)
 
         await self._app(scope, receive, listen)
-        if started and size <= ENTRY_LIMIT:
+        if started and size <= limit:
             headers = header_lines(started[0]["headers"])
             self._keep(key, scope, Finished(started[0]["status"], headers, b"".join(pieces)))
 
@@ -184,7 +187,7 @@ class PullCache:
     def _keep(self, key: Key, scope: Scope, finished: Finished) -> None:
         """What a handler said to be good."""
         held: Held | None = scope.get(HELD)
-        if held is None or finished.status != OK or len(finished.body) > ENTRY_LIMIT:
+        if held is None or finished.status != OK or len(finished.body) > _entry_limit(scope["path"]):
             return
         self._forget(key)
         entry = self._entries[key] = Entry(held, finished.headers, finished.body)
@@ -226,6 +229,10 @@ class _Question:
 
 def _key(scope: Scope) -> Key:
     return scope["method"], scope["path"], scope["query_string"]
+
+
+def _entry_limit(path: str) -> int:
+    return LIST_LIMIT if any(part in path for part in _LISTS) else ENTRY_LIMIT
 
 
 def _is_pull(scope: Scope) -> bool:
