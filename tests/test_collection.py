@@ -200,6 +200,28 @@ async def test_a_push_of_the_same_digest_between_the_transaction_and_the_file_su
     assert len(files(settings)) == 1
 
 
+async def test_a_pass_that_the_end_of_the_server_meets_leaves_no_file_that_sql_has_forgotten(
+    app, remote, clock, settings, monkeypatch
+):
+    for number in range(3):
+        await remote.push_blob(LARGE + b"%d" % number)
+    clock.now += GRACE + 1
+    delete, begun = app.registry._store.delete, asyncio.Event()
+
+    async def slowly(key: str) -> None:
+        begun.set()
+        await asyncio.sleep(0)
+        await delete(key)
+
+    monkeypatch.setattr(app.registry._store, "delete", slowly)
+    passing = asyncio.create_task(app.registry.collector.run())
+    await begun.wait()
+    passing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await passing
+    assert files(settings) == []
+
+
 async def test_a_pull_that_found_a_blob_which_is_then_collected_is_blob_unknown(app, remote, collect, clock):
     await remote.push_blob(LARGE)
     blob = await app.registry.pulls.get_blob(NAME, Digest.of(LARGE))

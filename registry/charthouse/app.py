@@ -94,6 +94,7 @@ class Application:
         finally:
             for task in by_itself:
                 task.cancel()
+            await asyncio.wait(by_itself)
             self._guard.close()
             await registry.close()
 

@@ -5,6 +5,7 @@ goes, and anew with each answer that it is here. One transaction decides, and lo
 by a key that no other push ever gets. What a crash leaves is a file without a row, which a later pass finds.
 """
 
+import asyncio
 import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -215,7 +216,17 @@ class Collector:
         report.uploads = await self._store.forget_uploads(self._upload_cutoff(moment))
 
     async def _take(self, report: Report, query: Callable[..., Taken], *args: object) -> int:
-        """Returns how much was looked at. The files go when the transaction is on the disk."""
+        """Returns how much was looked at. Begun, it comes to its end also when the server ends: else files stay that
+        SQL has forgotten."""
+        taking = asyncio.ensure_future(self._take_whole(report, query, *args))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.wait([taking])
+            raise
+
+    async def _take_whole(self, report: Report, query: Callable[..., Taken], *args: object) -> int:
+        """The files go when the transaction is on the disk."""
         taken = await self._database.write(query, *args)
         report.add(taken)
         for key in taken.keys:
