@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ from charthouse.settings import SettingsError
 from charthouse.testing import Registry, make_chart
 from charthouse.testing.shared import NAME
 from support.passwords import quick_passwords  # noqa: F401 - a fixture
+from support.process import children
 
 pytest_plugins = ["pytester"]
 
@@ -403,17 +405,13 @@ def test_two_hundred_are_alive_at_once_on_ten_threads_and_six_hundred_descriptor
 
 
 def test_one_process_reads_the_large_charts_of_all_of_them() -> None:
-    before = children()
+    before = children(os.getpid())
     large = {"files/zeros": bytes(2 * 1024 * 1024)}
     with contextlib.ExitStack() as alive:
         for _ in range(3):
             alive.enter_context(Registry()).push(make_chart("app", "1.0.0", files=large))
-            assert len(children() - before) == 1
-    assert children() == before
-
-
-def children() -> set[str]:
-    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+            assert len(children(os.getpid())) == len(before) + 1
+    assert children(os.getpid()) == before
 
 
 def test_a_registry_that_nobody_ended_leaves_no_folder() -> None:
@@ -435,15 +433,15 @@ def test_what_a_process_that_was_killed_left_is_removed_and_nothing_that_is_in_u
         print(home, flush=True)
         sys.stdin.readline()
         os.kill(os.getpid(), signal.SIGKILL)"""
-    children = [
+    started = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     homes = []
-    for child in children:
+    for child in started:
         assert child.stdout is not None
         homes.append(Path(child.stdout.readline().strip()))
-    for child, others in zip(children, (homes[1:], []), strict=True):
+    for child, others in zip(started, (homes[1:], []), strict=True):
         child.communicate("\n")
         python("from charthouse.testing import Registry; Registry().start()")
         assert [home for home in homes if home.exists()] == others
