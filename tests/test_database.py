@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from charthouse.core import Caller, Registry
-from charthouse.database import Database
+from charthouse.database import Database, DatabaseError, one_statement
 from charthouse.database.postgres import PostgresDatabase
 from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
 from charthouse.database.sqlite_writer import writer_lock
@@ -288,3 +288,69 @@ async def test_connections_that_the_server_has_ended_are_replaced_at_the_next_us
     assert await on_postgres.read(names) == ["a", "b"]
     await on_postgres.write(add, "c")
     assert await on_postgres.read(names) == ["a", "b", "c"]
+
+
+async def test_a_read_of_one_statement_has_no_transaction_around_it_and_any_other_has(on_postgres: PostgresDatabase):
+    """Nor is the connection tried before: it goes to the server once, and any other three times."""
+    said: list[str] = []  # beside what is prepared, which asyncpg does not tell
+
+    def listen(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.add_query_logger(lambda record: said.append(record.query.split()[0]))
+
+    await on_postgres.read(listen)
+    await on_postgres.read(names)  # the pool gives the same connection again
+    assert said == ["BEGIN", "ROLLBACK;"]
+    said.clear()
+    await on_postgres.read(one_statement(lambda connection: names(connection)))
+    assert said == []
+
+
+class Losing:
+    """A query that ends its own connection the first time, after what it has written and before it reads."""
+
+    def __init__(self, *written: str) -> None:
+        self._written = written
+        self.found: list[list[str]] = []  # before it did anything, each time
+
+    def __call__(self, connection: Connection) -> list[str]:
+        self.found.append(names(connection))
+        for name in self._written:
+            add(connection, name)
+        if len(self.found) == 1:
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return names(connection)
+
+
+async def test_what_a_lost_connection_has_not_committed_is_written_by_the_next_one(on_postgres: PostgresDatabase):
+    losing = Losing("c")
+    assert await on_postgres.write(losing) == ["a", "b", "c"]
+    assert losing.found == [["a", "b"], ["a", "b"]]
+    assert await on_postgres.read(names) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("marked", [one_statement, lambda query: query], ids=["alone", "in a snapshot"])
+async def test_what_a_lost_connection_cannot_say_the_next_one_is_asked(on_postgres: PostgresDatabase, marked):
+    losing = Losing()
+    assert await on_postgres.read(marked(losing)) == ["a", "b"]
+    assert len(losing.found) == 2
+
+
+async def test_a_connection_that_is_lost_at_the_commit_is_an_error_and_nothing_is_repeated(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    """It may have been carried out."""
+    others = Elsewhere(Path(), postgres_server.format(name="postgres"))
+    runs = 0
+
+    def add_and_lose(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        add(connection, "c")
+        mine = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        assert others.execute(f"SELECT pg_terminate_backend({mine}, 5000)") == [(True,)]
+
+    with pytest.raises(DatabaseError, match="it may be done or not"):
+        await on_postgres.write(add_and_lose)
+    assert runs == 1
+    assert await on_postgres.read(names) == ["a", "b"]

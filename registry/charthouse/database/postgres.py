@@ -1,13 +1,13 @@
 """PostgreSQL: the same queries over asyncpg, any number of servers on one database."""
 
 import asyncio
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from charthouse.database import P, Query, checked, full
+from charthouse.database import DatabaseError, P, Query, checked, full
 
 T = TypeVar("T")
 
@@ -23,11 +23,20 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self.engine = engine(url)
         self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._statements = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[object]] = set()  # the loop itself holds tasks weakly
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        async with self._snapshots.connect() as connection:
-            return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+        """No connection is tried before it is used: what one that is lost cannot say, the next one is asked."""
+        engine = self._statements if hasattr(query, "one_statement") else self._snapshots
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with engine.connect() as connection:
+                    return await _run(connection, query, *args, **kwargs)
+            except DBAPIError as error:
+                if attempt == ATTEMPTS or not error.connection_invalidated:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:  # noqa: ARG002
         return None
@@ -43,12 +52,15 @@ class PostgresDatabase:
     async def _write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with self.engine.begin() as connection:
-                    return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+                async with self.engine.connect() as connection:
+                    value = await _run(connection, query, *args, **kwargs)
+                    await _commit(connection)
+                    return value
             except DBAPIError as error:
                 if sqlstate(error) == DISK_FULL:
                     raise full() from error
-                if attempt == ATTEMPTS or sqlstate(error) not in CONFLICTS:
+                may_repeat = sqlstate(error) in CONFLICTS or error.connection_invalidated
+                if attempt == ATTEMPTS or not may_repeat:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -72,17 +84,23 @@ class PostgresDatabase:
 
 def engine(url: str) -> AsyncEngine:
     """The door to asyncpg. Statements are prepared and kept for each connection of the pool."""
-    made = create_async_engine(_with_driver(url), pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
-    event.listen(made.sync_engine, "checkout", _ping)
-    return made
+    return create_async_engine(_with_driver(url), pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
 
 
-def _ping(connection: Any, *_: object) -> None:
-    """`pool_pre_ping` in one way to the server and back: SQLAlchemy's own takes three, a transaction around it."""
+async def _run(connection: AsyncConnection, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    """Raises DatabaseError when the connection is lost, before or after the commit: so nobody repeats it."""
     try:
-        connection.run_async(lambda driver: driver.execute("SELECT 1"))
-    except Exception as error:
-        raise InvalidatePoolError from error
+        await connection.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseError(
+                "the connection to the database was lost during a commit: it may be done or not"
+            ) from error
+        raise
 
 
 def _with_driver(url: str) -> URL:
