@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
+from charthouse.queries.among import Among
 
 AT_ONCE = 100  # of one transaction
-_AMONG = f"IN ({', '.join(f':digest{number}' for number in range(AT_ONCE))})"
+_AMONG = Among(AT_ONCE)
 
 _LAST_PASS = text("SELECT begun_at, steady, boot FROM collection_passes WHERE id = 1")
 _TAKE_PASS = text("""
@@ -29,17 +30,17 @@ _DUE = text("""
 _RAISE_GENERATION = text("UPDATE repositories SET generation = generation + 1 WHERE id = :repository_id")
 _RELEASE = text(f"""
     DELETE FROM repository_blobs
-    WHERE repository_id = :repository_id AND unnamed_since < :cutoff AND digest {_AMONG}
+    WHERE repository_id = :repository_id AND unnamed_since < :cutoff AND digest {_AMONG.sql}
     RETURNING digest""")  # noqa: S608 - joined from constants
 _DELETE_UNHELD = text(f"""
-    DELETE FROM blobs WHERE digest {_AMONG}
+    DELETE FROM blobs WHERE digest {_AMONG.sql}
     AND NOT EXISTS (SELECT 1 FROM repository_blobs h WHERE h.digest = blobs.digest)
     RETURNING key, size""")  # noqa: S608 - joined from constants
 _UNHELD = text("""
     SELECT digest FROM blobs b WHERE digest > :last
     AND NOT EXISTS (SELECT 1 FROM repository_blobs h WHERE h.digest = b.digest)
     ORDER BY digest LIMIT :limit""")
-_KEYS = text(f"SELECT key FROM blobs WHERE key IS NOT NULL AND digest {_AMONG}")  # noqa: S608 - joined from constants
+_KEYS = text(f"SELECT key FROM blobs WHERE key IS NOT NULL AND digest {_AMONG.sql}")  # noqa: S608 - joined from constants
 _WAITING = text("""
     SELECT COUNT(*), CAST(COALESCE(SUM(b.size), 0) AS BIGINT) FROM blobs b
     WHERE b.digest IN (SELECT h.digest FROM repository_blobs h WHERE h.unnamed_since >= :cutoff)
@@ -162,7 +163,7 @@ def take_due_blobs(connection: Connection, cutoff: int) -> Taken:
     released: list[str] = []
     for repository_id in sorted(due):
         connection.execute(_RAISE_GENERATION, {"repository_id": repository_id})
-        parameters = {"repository_id": repository_id, "cutoff": cutoff, **_among(due[repository_id])}
+        parameters = {"repository_id": repository_id, "cutoff": cutoff, **_AMONG.parameters(due[repository_id])}
         released += connection.execute(_RELEASE, parameters).scalars()
     found = sum(map(len, due.values()))
     keys, blobs, size = _delete_unheld(connection, released)
@@ -177,7 +178,7 @@ def take_unheld_blobs(connection: Connection, digests: Sequence[str]) -> Taken:
 def _delete_unheld(connection: Connection, digests: Sequence[str]) -> tuple[list[str], int, int]:
     if not digests:
         return [], 0, 0
-    rows = connection.execute(_DELETE_UNHELD, _among(digests)).all()
+    rows = connection.execute(_DELETE_UNHELD, _AMONG.parameters(digests)).all()
     return [key for key, _ in rows if key is not None], len(rows), sum(size for _, size in rows)
 
 
@@ -189,8 +190,7 @@ def unheld_blobs(connection: Connection, last: str) -> list[str]:
 
 def known_keys(connection: Connection, digests: Sequence[str]) -> set[str]:
     """The keys under which the blobs of these digests are stored."""
-    chunks = [digests[start : start + AT_ONCE] for start in range(0, len(digests), AT_ONCE)]
-    return {key for chunk in chunks for key in connection.execute(_KEYS, _among(chunk)).scalars()}
+    return {key for chunk in _AMONG.chunks(digests) for key in connection.execute(_KEYS, chunk).scalars()}
 
 
 @one_statement
@@ -244,8 +244,3 @@ def is_expired(connection: Connection, repository_id: int, digest: str, cutoff: 
     """Whether the manifest has no tag since before `cutoff`, is no child of an index and refers to nothing here."""
     parameters = {"repository_id": repository_id, "digest": digest, "cutoff": cutoff}
     return connection.execute(_IS_EXPIRED, parameters).first() is not None
-
-
-def _among(digests: Sequence[str]) -> dict[str, str]:
-    """As parameters of `_AMONG`, the last one repeated."""
-    return {f"digest{number}": digests[min(number, len(digests) - 1)] for number in range(AT_ONCE)}

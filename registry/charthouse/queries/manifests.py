@@ -7,6 +7,7 @@ from sqlalchemy import TextClause, text
 from charthouse.database import Connection, one_statement
 from charthouse.manifest import Descriptor, Manifest
 from charthouse.names import Digest, Reference, RepositoryName, Tag
+from charthouse.queries.among import Among
 from charthouse.queries.damage import DAMAGE_OF_MANIFEST
 from charthouse.queries.repositories import repository_id
 from charthouse.queries.rows import Absent, StoredManifest, column_text, escaped
@@ -37,14 +38,13 @@ _FORGET_REFERENCES = text("DELETE FROM manifest_references WHERE repository_id =
 _ADD_REFERENCE = text("""
     INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, media_type, size)
     VALUES (:repository_id, :manifest, :position, :kind, :digest, :media_type, :size)""")
-_AT_ONCE = 4  # descriptors looked for in one statement: a chart has two or three
-_AMONG = f"IN ({', '.join(f':digest{number}' for number in range(_AT_ONCE))})"
+_AMONG = Among(4)  # descriptors: a chart has two or three
 _HELD_BLOBS = text(f"""
     SELECT h.digest, b.size FROM repository_blobs h JOIN blobs b ON b.digest = h.digest
-    WHERE h.repository_id = :repository_id AND h.digest {_AMONG}
+    WHERE h.repository_id = :repository_id AND h.digest {_AMONG.sql}
     AND NOT EXISTS (SELECT 1 FROM damaged_blobs d WHERE d.digest = h.digest)""")  # noqa: S608 - joined from constants
 _HELD_MANIFESTS = text(f"""
-    SELECT m.digest, m.size FROM manifests m WHERE m.repository_id = :repository_id AND m.digest {_AMONG}
+    SELECT m.digest, m.size FROM manifests m WHERE m.repository_id = :repository_id AND m.digest {_AMONG.sql}
     AND {DAMAGE_OF_MANIFEST} IS NULL""")  # noqa: S608 - joined from constants
 _SET_TAG = text("""
     INSERT INTO tags (repository_id, name, digest, pushed_at, pushed_by)
@@ -109,10 +109,8 @@ def _held(
 ) -> dict[str, int]:
     """Each with its size."""
     held: dict[str, int] = {}
-    for start in range(0, len(descriptors), _AT_ONCE):
-        chunk = descriptors[start : start + _AT_ONCE]
-        digests = {f"digest{n}": chunk[min(n, len(chunk) - 1)].digest for n in range(_AT_ONCE)}
-        held.update(connection.execute(statement, {"repository_id": repository_id, **digests}).all())
+    for among in _AMONG.chunks([descriptor.digest for descriptor in descriptors]):
+        held.update(connection.execute(statement, {"repository_id": repository_id, **among}).all())
     return held
 
 

@@ -8,23 +8,23 @@ from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
 from charthouse.names import Namespace
+from charthouse.queries.among import Among
 from charthouse.settings import LIMIT_SETTINGS
 
-_AT_ONCE = 4  # namespaces asked for in one statement: few repositories are deeper
-_AMONG = f"IN ({', '.join(f':name{number}' for number in range(_AT_ONCE))})"
+_AMONG = Among(4)  # namespaces: few repositories are deeper
 
 _ADD = text("""
     INSERT INTO namespaces (name, created_at, created_by) VALUES (:name, :now, :created_by)
     ON CONFLICT (name) DO NOTHING""")
 _REMOVE = text("DELETE FROM namespaces WHERE name = :name")
 _LIST = text("SELECT name, created_at, created_by FROM namespaces ORDER BY name")
-_EXISTING = text(f"SELECT name FROM namespaces WHERE name {_AMONG}")  # noqa: S608 - joined from constants
+_EXISTING = text(f"SELECT name FROM namespaces WHERE name {_AMONG.sql}")  # noqa: S608 - joined from constants
 _SET = text("""
     INSERT INTO namespace_settings (namespace, setting, value) VALUES (:name, :setting, :value)
     ON CONFLICT (namespace, setting) DO UPDATE SET value = excluded.value""")
 _UNSET = text("DELETE FROM namespace_settings WHERE namespace = :name AND setting = :setting")
 _SETTINGS = text(f"""
-    SELECT namespace, setting, value FROM namespace_settings WHERE namespace {_AMONG}
+    SELECT namespace, setting, value FROM namespace_settings WHERE namespace {_AMONG.sql}
     UNION ALL SELECT '', '', '' WHERE EXISTS (SELECT 1 FROM users)""")  # noqa: S608 - joined from constants
 _IS_SET = text("SELECT 1 FROM namespace_settings WHERE setting = :setting LIMIT 1")
 _LIMITS = text(f"""
@@ -41,7 +41,7 @@ _LIST_KEYS = text("""
     ORDER BY namespace, fingerprint""")
 _KEYS = text(f"""
     SELECT certificate FROM namespace_keys
-    WHERE namespace {_AMONG} ORDER BY namespace, fingerprint""")  # noqa: S608 - joined from constants
+    WHERE namespace {_AMONG.sql} ORDER BY namespace, fingerprint""")  # noqa: S608 - joined from constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def list_namespaces(connection: Connection) -> list[StoredNamespace]:
 
 def has_namespace(connection: Connection, names: Sequence[Namespace]) -> bool:
     """Whether one of them is there."""
-    return any(connection.execute(_EXISTING, chunk).first() for chunk in _chunks(names))
+    return any(connection.execute(_EXISTING, chunk).first() for chunk in _AMONG.chunks(names))
 
 
 def set_namespace(connection: Connection, name: Namespace, setting: str, value: str) -> None:
@@ -97,7 +97,7 @@ def namespace_settings(
     One statement for both: every push of a manifest asks twice.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for chunk in _chunks(names):
+    for chunk in _AMONG.chunks(names):
         for namespace, setting, value in connection.execute(_SETTINGS, chunk).all():
             found[namespace][setting] = value
     return found, bool(found.pop("", None))
@@ -140,11 +140,7 @@ def list_keys(connection: Connection) -> list[Key]:
 def certificates(connection: Connection, names: Sequence[Namespace]) -> list[bytes]:
     """Of the keyrings of all of them."""
     return [
-        bytes(certificate) for chunk in _chunks(names) for certificate in connection.execute(_KEYS, chunk).scalars()
+        bytes(certificate)
+        for chunk in _AMONG.chunks(names)
+        for certificate in connection.execute(_KEYS, chunk).scalars()
     ]
-
-
-def _chunks(names: Sequence[Namespace]) -> list[dict[str, str]]:
-    """The names as parameters of `_AMONG`, the last one repeated."""
-    chunks = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
-    return [{f"name{n}": chunk[min(n, len(chunk) - 1)] for n in range(_AT_ONCE)} for chunk in chunks]
