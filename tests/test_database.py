@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ async def test_a_read_of_one_statement_has_no_transaction_around_it_and_any_othe
     await on_postgres.read(names)  # the pool gives the same connection again
     assert said == ["BEGIN", "ROLLBACK;"]
     said.clear()
-    await on_postgres.read(one_statement(lambda connection: names(connection)))
+    await on_postgres.read(one_statement(partial(names)))
     assert said == []
 
 

@@ -19,7 +19,7 @@ import pytest
 from charthouse.app import Application, create_app
 from charthouse.at_once import Finished
 from charthouse.manifest import OCI_MANIFEST
-from charthouse.names import Digest
+from charthouse.names import Digest, RepositoryName
 from charthouse.pull_cache import ENTRY_LIMIT, LIST_LIMIT
 from support.requests import Remote, descriptor, image, running
 from support.server import serving
@@ -257,6 +257,16 @@ async def test_a_change_elsewhere_costs_a_repository_one_question_and_not_one_fo
         for path in paths:
             at_once(path)
     assert counts["statements"] == (0 if database_url else 2)  # the generations of rights and of the repository
+
+
+async def test_the_generations_of_many_repositories_are_asked_for_sixteen_at_a_time(app, client):
+    """Whoever pulls from PostgreSQL at the same moment shares a question."""
+    names = [RepositoryName(f"team-{number}/app") for number in range(40)]
+    for name in names[::2]:
+        await Remote(client, name).push_blob(b"{}")
+    with counting(app) as counts:
+        assert await app.registry.generations(names) == dict.fromkeys(names[::2], 1)
+    assert counts["statements"] == 3
 
 
 async def test_a_change_of_its_own_repository_is_seen_at_once(remote, at_once, database_url):

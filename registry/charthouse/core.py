@@ -48,6 +48,7 @@ from charthouse.names import Digest, Reference, RepositoryName, Tag
 from charthouse.namespaces import Namespaces, StoredSettings
 from charthouse.pulls import Pulls
 from charthouse.queries import Chart, Referrer, StoredBlob, StoredManifest
+from charthouse.queries.repositories import GENERATIONS_AT_ONCE
 from charthouse.quotas import Limits, Quotas
 from charthouse.reading import WHOLE_LIMIT, Reading, digest_of
 from charthouse.reserve import MakingRoom, Reserve
@@ -520,14 +521,20 @@ class Registry:
 
     async def generations(self, repositories: Collection[RepositoryName]) -> dict[str, int]:
         """Raised in every transaction that changes what a repository answers. Without those that do not exist."""
-        return await self._database.read(queries.generations, repositories)
+        found: dict[str, int] = {}
+        left = list(repositories)
+        while left:
+            found |= await self._database.read(queries.generations, left[:GENERATIONS_AT_ONCE])
+            del left[:GENERATIONS_AT_ONCE]
+        return found
 
     def generation_at_once(self, repository: RepositoryName) -> int | None:
         """None where that cannot be told without waiting; 0 when there is no such repository."""
         return self._database.read_at_once(queries.generation, repository)
 
-    async def generation(self, repository: RepositoryName) -> int | None:
-        return (await self.generations([repository])).get(repository)
+    async def generation(self, repository: RepositoryName) -> int:
+        """0 when there is no such repository."""
+        return await self._database.read(queries.generation, repository)
 
     async def check(self) -> None:
         """Raises whatever keeps the registry from answering."""

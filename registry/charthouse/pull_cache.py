@@ -133,7 +133,7 @@ class PullCache:
             return await self._generation(held.repository) == held.generation
         known = self._generations.get(held.repository)
         if known is None or known[1] != stamp:
-            known = self._know(held.repository, await self.registry.generation(held.repository) or 0, stamp)
+            known = self._know(held.repository, await self.registry.generation(held.repository), stamp)
         return known[0] == held.generation
 
     async def _generation(self, repository: RepositoryName) -> int | None:

@@ -53,7 +53,7 @@ async def list_repositories(call: Call) -> Response:
 async def _keep(call: Call, repository: RepositoryName) -> None:
     """Before the list is read: what changes meanwhile is in it, and raises the generation."""
     generation = await call.registry.generation(repository)
-    if generation is not None:
+    if generation:
         call.good_for(repository, generation)
 
 

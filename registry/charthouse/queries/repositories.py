@@ -1,11 +1,12 @@
 """Repositories, and the generation that is raised with every change."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import text
 
 from charthouse.database import Connection, one_statement
 from charthouse.names import RepositoryName
+from charthouse.queries.among import Among
 from charthouse.queries.usage import Usage
 
 _CHANGE_REPOSITORY = text("""
@@ -17,6 +18,9 @@ _UNNAME_ALL_BLOBS = text("""
     UPDATE repository_blobs SET unnamed_since = :now WHERE repository_id = :repository_id AND unnamed_since IS NULL""")
 _DELETE_MANIFESTS = text("DELETE FROM manifests WHERE repository_id = :repository_id")
 _GENERATION = text("SELECT generation FROM repositories WHERE name = :name")
+GENERATIONS_AT_ONCE = 16
+_AMONG = Among(GENERATIONS_AT_ONCE)
+_GENERATIONS = text(f"SELECT name, generation FROM repositories WHERE name {_AMONG.sql}")  # noqa: S608 - joined from constants
 _LAST = "\U0010ffff"  # after everything that a name has
 _LIST_ONE = text("""
     SELECT name FROM repositories
@@ -49,10 +53,10 @@ def generation(connection: Connection, repository: RepositoryName) -> int:
     return int(connection.execute(_GENERATION, {"name": repository}).scalar() or 0)
 
 
-def generations(connection: Connection, repositories: Collection[RepositoryName]) -> dict[str, int]:
-    """Of those that exist."""
-    found = {name: connection.execute(_GENERATION, {"name": name}).scalar() for name in repositories}
-    return {name: generation for name, generation in found.items() if generation is not None}
+@one_statement
+def generations(connection: Connection, repositories: Sequence[RepositoryName]) -> dict[str, int]:
+    """Of those that exist, of at most GENERATIONS_AT_ONCE."""
+    return dict(connection.execute(_GENERATIONS, _AMONG.parameters(repositories)).all())
 
 
 def empty_repository(connection: Connection, repository_id: int, now: int) -> int:
