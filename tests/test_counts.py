@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import httpx
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from asyncpg.prepared_stmt import PreparedStatement
+from asyncpg.transaction import Transaction
 
 from charthouse.app import Application
 from charthouse.blobs.filesystem import FilesystemStore
@@ -107,17 +109,18 @@ def on_sqlite(database: SqliteDatabase, counts: Counter[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_postgres(counts: Counter[str]) -> Iterator[None]:
-    def statement(*_: object) -> None:
-        counts["statements"] += 1
+    def counted(method: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts[what] += 1
+            return method(*arguments, **named)
 
-    def commit(_: object) -> None:
-        counts["commits"] += 1
+        return call
 
-    event.listen(Engine, "before_cursor_execute", statement)
-    event.listen(Engine, "commit", commit)
-    yield
-    event.remove(Engine, "before_cursor_execute", statement)
-    event.remove(Engine, "commit", commit)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PreparedStatement, "fetch", counted(PreparedStatement.fetch, "statements"))
+        patched.setattr(asyncpg.Connection, "executemany", counted(asyncpg.Connection.executemany, "statements"))
+        patched.setattr(Transaction, "commit", counted(Transaction.commit, "commits"))
+        yield
 
 
 async def push_blob(client: httpx.AsyncClient, content: bytes) -> None:

@@ -12,15 +12,18 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.util import await_only
 
 from charthouse.core import Caller, Registry
 from charthouse.database import Database, DatabaseError, one_statement
 from charthouse.database.postgres import PostgresDatabase
+from charthouse.database.postgres_connection import IDLE, POOL_SIZE
 from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
 from charthouse.database.sqlite_writer import writer_lock
 from charthouse.manifest import OCI_INDEX
 from charthouse.names import Digest, RepositoryName, Tag
 from support.notes import NOTES, add, names
+from support.process import PATIENCE
 
 
 class Elsewhere:
@@ -244,8 +247,6 @@ def raise_value(connection: Connection, name: str) -> None:
 
 
 async def test_a_deadlock_is_resolved_by_writing_again(on_postgres: PostgresDatabase):
-    from sqlalchemy.util import await_only
-
     meeting = Meeting()
 
     def in_order(connection: Connection, first: str, second: str) -> None:
@@ -259,8 +260,6 @@ async def test_a_deadlock_is_resolved_by_writing_again(on_postgres: PostgresData
 
 
 async def test_a_serialization_failure_is_resolved_by_writing_again(on_postgres: PostgresDatabase):
-    from sqlalchemy.util import await_only
-
     meeting = Meeting()
 
     def serializable(connection: Connection, name: str) -> None:
@@ -296,15 +295,88 @@ async def test_a_read_of_one_statement_has_no_transaction_around_it_and_any_othe
     said: list[str] = []  # beside what is prepared, which asyncpg does not tell
 
     def listen(connection: Connection) -> None:
-        driver: Any = connection.connection.driver_connection
+        driver: Any = connection.driver
         driver.add_query_logger(lambda record: said.append(record.query.split()[0]))
 
-    await on_postgres.read(listen)
-    await on_postgres.read(names)  # the pool gives the same connection again
-    assert said == ["BEGIN", "ROLLBACK;"]
-    said.clear()
-    await on_postgres.read(one_statement(partial(names)))
+    await on_postgres.read(one_statement(listen))
+    await on_postgres.read(one_statement(partial(names)))  # the pool gives the same connection again
+    await asyncio.sleep(0)  # when asyncpg tells
     assert said == []
+    await on_postgres.read(names)
+    await asyncio.sleep(0)
+    assert said == ["BEGIN", "COMMIT;"]
+
+
+async def open_connections(server: str) -> int:
+    """But for the one that asks."""
+    connection = await asyncpg.connect(server.format(name="postgres"))
+    others = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    found: int = await connection.fetchval(f"SELECT COUNT(*) FROM pg_stat_activity WHERE {others}")
+    await connection.close()
+    return found
+
+
+async def test_as_many_read_at_once_as_there_are_connections_and_half_of_them_stay(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    before = await open_connections(postgres_server)
+    together, count, most = asyncio.Event(), 0, 0
+
+    async def meet() -> None:
+        nonlocal count, most
+        count += 1
+        most = max(most, count)
+        if count == POOL_SIZE:
+            together.set()
+        await together.wait()
+        count -= 1
+
+    def read_together(connection: Connection) -> list[str]:
+        await_only(meet())
+        return names(connection)
+
+    found = await asyncio.gather(*[on_postgres.read(read_together) for _ in range(POOL_SIZE + 3)])
+    assert found == [["a", "b"]] * (POOL_SIZE + 3)
+    assert most == POOL_SIZE
+    assert await open_connections(postgres_server) - before == IDLE
+
+
+async def test_whoever_goes_while_the_server_answers_leaves_nothing_behind(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    """Neither a connection that somebody else would use, nor a server that goes on."""
+    before = await open_connections(postgres_server)
+    begun = asyncio.Event()
+
+    def wait_long(connection: Connection) -> None:
+        begun.set()
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    for query in (wait_long, one_statement(partial(wait_long))):
+        begun.clear()
+        reading = asyncio.ensure_future(on_postgres.read(query))
+        await begun.wait()
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await on_postgres.read(names) == ["a", "b"]
+    async with asyncio.timeout(PATIENCE):
+        while await open_connections(postgres_server) - before > 1:
+            pass
+
+
+async def test_a_statement_that_was_prepared_before_its_table_changed_is_prepared_anew(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    """As when another server, of a newer version, has migrated."""
+
+    def everything(connection: Connection) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in connection.execute(text("SELECT * FROM notes ORDER BY name")).all()]
+
+    assert await on_postgres.read(everything) == [("a", 0), ("b", 0)]
+    Elsewhere(Path(), postgres_server.format(name="postgres")).execute("ALTER TABLE notes ADD COLUMN more BOOLEAN")
+    assert await on_postgres.read(everything) == [("a", 0, None), ("b", 0, None)]
 
 
 class Losing:

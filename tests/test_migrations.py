@@ -18,7 +18,8 @@ from sqlalchemy.types import Boolean, Integer, TypeEngine
 
 from charthouse import migrate, queries, tables
 from charthouse.composition import open_registry
-from charthouse.database import postgres, sqlite
+from charthouse.database import postgres_connection, sqlite
+from charthouse.database.postgres import PostgresDatabase
 from charthouse.errors import DatabaseError
 from charthouse.settings import DATABASE_NAME, Settings
 from support import faults
@@ -65,7 +66,7 @@ def run(settings: Settings) -> Iterator[Callable[..., Any]]:
     """Runs a function in a transaction on the test's database, on SQLite as on a folder that nobody serves."""
 
     async def on_postgres(work: Callable[[Connection], Any]) -> Any:
-        engine = postgres.engine(settings.database)
+        engine = postgres_connection.engine(settings.database)
         async with engine.begin() as connection:
             found = await connection.run_sync(work)
         await engine.dispose()
@@ -394,7 +395,7 @@ async def test_a_server_that_cannot_be_used_is_one_line_without_the_password(
     postgres_server: str, url: str, reason: str
 ):
     with pytest.raises(DatabaseError, match="the PostgreSQL database cannot be used: ") as refusal:
-        await migrate.migrate_postgres(postgres.engine(url or postgres_server.format(name="none")))
+        await migrate.migrate_postgres(PostgresDatabase(url or postgres_server.format(name="none")))
     assert reason in str(refusal.value)
     assert "secret" not in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -109,7 +109,7 @@ def test_the_registry_connects_to_nobody():
         "migrate.py",
         "database/sqlite.py",
         "database/sqlite_connection.py",
-        "database/postgres.py",
+        "database/postgres_connection.py",
     }  # to the database
     assert {
         file for file, source in SOURCES.items() if connects.search(source) and not file.startswith("bench/")

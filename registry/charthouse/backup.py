@@ -22,8 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from charthouse import migrate, queries, transactions
 from charthouse.blobs import BlobStore, Damage
 from charthouse.database import Connection, Database, DatabaseError
+from charthouse.database.rows import Fetched
 from charthouse.database.sqlite import connect, driver, prepare, version
-from charthouse.database.sqlite_connection import Direct, DirectRows, open_file
+from charthouse.database.sqlite_connection import Direct, open_file
 from charthouse.names import Digest
 from charthouse.queries import StoredBlob
 from charthouse.settings import DATABASE_NAME, Settings
@@ -208,7 +209,7 @@ class _Metadata(Direct):
 
     def execute(
         self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
-    ) -> DirectRows:
+    ) -> Fetched:
         try:
             return super().execute(statement, parameters)
         except sqlite3.DatabaseError as error:

@@ -90,7 +90,7 @@ async def _open_database(
 
         database = PostgresDatabase(settings.database)
         try:
-            await migrate_postgres(database.engine, making)
+            await migrate_postgres(database, making)
         except BaseException:
             await database.close()
             raise

@@ -22,7 +22,8 @@ from charthouse.tables import SCHEMA_VERSION, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from charthouse.database.postgres import PostgresDatabase
 
 Making = Callable[[], None]  # asked before tables are made in an empty database; raises where they must not be
 
@@ -68,15 +69,28 @@ def _upgrade_sqlite(connection: Connection, making: Making = _as_you_like) -> No
         raw.execute("PRAGMA foreign_keys=ON")
 
 
-async def migrate_postgres(engine: "AsyncEngine", making: Making = _as_you_like) -> None:
+async def migrate_postgres(database: "PostgresDatabase", making: Making = _as_you_like) -> None:
     """Raises DatabaseError when the database is newer than this program, or cannot be reached."""
+    from charthouse.database import postgres
+
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
-            await connection.run_sync(upgrade, making)
-    except (OSError, DBAPIError) as error:
+        if await database.read(postgres.version) != SCHEMA_VERSION:
+            await _upgrade_postgres(database.url, making)
+    except (OSError, DBAPIError, *postgres.ERRORS) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseError(f"the PostgreSQL database cannot be used: {reason}") from error
+
+
+async def _upgrade_postgres(url: str, making: Making) -> None:
+    from charthouse.database.postgres_connection import engine
+
+    made = engine(url)
+    try:
+        async with made.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+            await connection.run_sync(upgrade, making)
+    finally:
+        await made.dispose()
 
 
 def version(connection: Connection) -> str | None:

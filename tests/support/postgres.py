@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from charthouse.database.postgres import engine
+from charthouse.database.postgres import PostgresDatabase
 from charthouse.migrate import migrate_postgres
 from charthouse.tables import SCHEMA_VERSION, metadata
 from support.tools import missing
@@ -136,11 +136,11 @@ async def _template(server: str) -> tuple[str, Any]:
 
 
 async def migrate(url: str) -> None:
-    made = engine(url)
+    database = PostgresDatabase(url)
     try:
-        await migrate_postgres(made)
+        await migrate_postgres(database)
     finally:
-        await made.dispose()
+        await database.close()
 
 
 @contextlib.contextmanager

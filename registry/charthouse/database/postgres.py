@@ -3,39 +3,43 @@
 import asyncio
 from typing import TypeVar
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+import asyncpg
+from asyncpg.transaction import Transaction
+from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
-from charthouse.database import DatabaseError, P, Query, checked, full
+from charthouse.database import Connection, DatabaseError, P, Query, checked, full
+from charthouse.database.postgres_connection import Direct, Pool
 
 T = TypeVar("T")
 
-SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
-FOREIGN_KEY_VIOLATION = "23503"  # what was there a statement ago went, or what was to go is held since
-CONFLICTS = (SERIALIZATION_FAILURE, DEADLOCK, FOREIGN_KEY_VIOLATION)
-DISK_FULL = "53100"
+CONFLICTS = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.ForeignKeyViolationError,  # what was there a statement ago went, or what was to go is held since
+)
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 ATTEMPTS = 10
-POOL_SIZE = 10
 
 
 class PostgresDatabase:
     def __init__(self, url: str) -> None:
-        self.engine = engine(url)
-        self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        self._statements = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.url = url
+        self._pool = Pool(url)
         self._writes: set[asyncio.Task[object]] = set()  # the loop itself holds tasks weakly
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """No connection is tried before it is used: what one that is lost cannot say, the next one is asked."""
-        engine = self._statements if hasattr(query, "one_statement") else self._snapshots
+        """What a connection that is lost cannot say, the next one is asked."""
         for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with engine.connect() as connection:
-                    return await _run(connection, query, *args, **kwargs)
-            except DBAPIError as error:
-                if attempt == ATTEMPTS or not error.connection_invalidated:
-                    raise
+            async with self._pool.connection() as connection:
+                try:
+                    if hasattr(query, "one_statement"):
+                        return await _run(connection, query, *args, **kwargs)
+                    async with connection.driver.transaction(isolation="repeatable_read", readonly=True):
+                        return await _run(connection, query, *args, **kwargs)
+                except ERRORS as error:
+                    if attempt == ATTEMPTS or not connection.is_lost(error):
+                        raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:  # noqa: ARG002
@@ -50,18 +54,17 @@ class PostgresDatabase:
         return await asyncio.shield(task)
 
     async def _write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What conflicts with another's write, or whose connection is lost before its commit, is written anew."""
         for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with self.engine.connect() as connection:
-                    value = await _run(connection, query, *args, **kwargs)
-                    await _commit(connection)
-                    return value
-            except DBAPIError as error:
-                if sqlstate(error) == DISK_FULL:
+            async with self._pool.connection() as connection:
+                try:
+                    return await _write_once(connection, query, *args, **kwargs)
+                except asyncpg.DiskFullError as error:
                     raise full() from error
-                may_repeat = sqlstate(error) in CONFLICTS or error.connection_invalidated
-                if attempt == ATTEMPTS or not may_repeat:
-                    raise
+                except ERRORS as error:
+                    may_repeat = isinstance(error, CONFLICTS) or connection.is_lost(error)
+                    if attempt == ATTEMPTS or not may_repeat:
+                        raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def check(self) -> None:
@@ -79,33 +82,39 @@ class PostgresDatabase:
     async def close(self) -> None:
         if self._writes:
             await asyncio.wait(self._writes)
-        await self.engine.dispose()
+        await self._pool.close()
 
 
-def engine(url: str) -> AsyncEngine:
-    """The door to asyncpg. Statements are prepared and kept for each connection of the pool."""
-    return create_async_engine(_with_driver(url), pool_size=POOL_SIZE, max_overflow=POOL_SIZE)
+def version(connection: Connection) -> str | None:
+    """The schema's, None for an empty database: asked over a connection that is there already."""
+    if not connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar():
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
-async def _run(connection: AsyncConnection, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await connection.run_sync(lambda c: checked(query(c, *args, **kwargs)))
+async def _run(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await greenlet_spawn(lambda: checked(query(connection, *args, **kwargs)))
 
 
-async def _commit(connection: AsyncConnection) -> None:
+async def _write_once(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    transaction = connection.driver.transaction()
+    await transaction.start()
+    try:
+        value = await _run(connection, query, *args, **kwargs)
+    except BaseException:
+        if not connection.driver.is_closed():
+            await transaction.rollback()
+        raise
+    await _commit(connection, transaction)
+    return value
+
+
+async def _commit(connection: Direct, transaction: Transaction) -> None:
     """Raises DatabaseError when the connection is lost, before or after the commit: so nobody repeats it."""
     try:
-        await connection.commit()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise DatabaseError(
-                "the connection to the database was lost during a commit: it may be done or not"
-            ) from error
+        await transaction.commit()
+    except ERRORS as error:
+        if connection.driver.is_closed():
+            raise DatabaseError("the connection to PostgreSQL was lost at a commit: it may be done or not") from error
         raise
-
-
-def _with_driver(url: str) -> URL:
-    return make_url(url).set(drivername="postgresql+asyncpg")
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)

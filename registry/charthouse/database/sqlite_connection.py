@@ -1,13 +1,14 @@
 """Connections to SQLite's file: straight on sqlite3, on which nothing begins or ends a transaction by itself."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import TextClause
 
 from charthouse.database import P, Query, checked
+from charthouse.database.rows import Fetched
 
 T = TypeVar("T")
 
@@ -37,36 +38,16 @@ class Direct:
 
     def execute(
         self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
-    ) -> "DirectRows":
+    ) -> Fetched:
         if parameters is None:
-            return DirectRows(self.driver.execute(statement.text))
+            return _fetched(self.driver.execute(statement.text))
         if isinstance(parameters, (dict, Mapping)):  # an abstract class alone takes a detour
-            return DirectRows(self.driver.execute(statement.text, parameters))
-        return DirectRows(self.driver.executemany(statement.text, parameters))
+            return _fetched(self.driver.execute(statement.text, parameters))
+        return _fetched(self.driver.executemany(statement.text, parameters))
 
 
-class DirectRows:
-    """Reads to the end and lets go of the statement: one that is half read would hold its snapshot."""
-
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._rows = cursor.fetchall()
-        self.rowcount = cursor.rowcount
-
-    def first(self) -> tuple[Any, ...] | None:
-        return self._rows[0] if self._rows else None
-
-    def all(self) -> list[tuple[Any, ...]]:
-        return self._rows
-
-    def scalar(self) -> Any:
-        return self._rows[0][0] if self._rows else None
-
-    def scalar_one(self) -> Any:
-        ((value,),) = self._rows
-        return value
-
-    def scalars(self) -> Iterator[Any]:
-        return (row[0] for row in self._rows)
+def _fetched(cursor: sqlite3.Cursor) -> Fetched:
+    return Fetched(cursor.fetchall(), cursor.rowcount)
 
 
 class OneStatement:
@@ -77,13 +58,13 @@ class OneStatement:
 
     def execute(
         self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
-    ) -> DirectRows:
+    ) -> Fetched:
         rows = self._execute(statement, parameters)
         self._execute = _refuse_another
         return rows
 
 
-def _refuse_another(*_: object) -> DirectRows:
+def _refuse_another(*_: object) -> Fetched:
     raise TypeError("a query that is marked as one_statement runs another: the two would see different states")
 
 
