@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 
 from charthouse.core import Caller, Registry
 from charthouse.database import Database, DatabaseError, one_statement
-from charthouse.database.postgres import PostgresDatabase
+from charthouse.database.postgres import ATTEMPTS, PostgresDatabase
 from charthouse.database.postgres_connection import IDLE, POOL_SIZE
 from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
 from charthouse.database.sqlite_writer import writer_lock
@@ -294,24 +294,22 @@ async def test_a_read_of_one_statement_has_no_transaction_around_it_and_any_othe
     """Nor is the connection tried before: it goes to the server once, and any other three times."""
     said: list[str] = []  # beside what is prepared, which asyncpg does not tell
 
-    def listen(connection: Connection) -> None:
-        driver: Any = connection.driver
-        driver.add_query_logger(lambda record: said.append(record.query.split()[0]))
-
-    await on_postgres.read(one_statement(listen))
-    await on_postgres.read(one_statement(partial(names)))  # the pool gives the same connection again
+    await on_postgres.read(names)
+    (kept,) = on_postgres._pool._idle
+    kept.driver.add_query_logger(lambda record: said.append(record.query.split()[0]))
+    await on_postgres.read(one_statement(partial(names)))
     await asyncio.sleep(0)  # when asyncpg tells
     assert said == []
     await on_postgres.read(names)
     await asyncio.sleep(0)
-    assert said == ["BEGIN", "COMMIT;"]
+    assert said == ["BEGIN", "ROLLBACK;"]
 
 
-async def open_connections(server: str) -> int:
+async def connections(server: str, condition: str = "true") -> int:
     """But for the one that asks."""
     connection = await asyncpg.connect(server.format(name="postgres"))
     others = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    found: int = await connection.fetchval(f"SELECT COUNT(*) FROM pg_stat_activity WHERE {others}")
+    found: int = await connection.fetchval(f"SELECT COUNT(*) FROM pg_stat_activity WHERE {others} AND {condition}")
     await connection.close()
     return found
 
@@ -319,7 +317,7 @@ async def open_connections(server: str) -> int:
 async def test_as_many_read_at_once_as_there_are_connections_and_half_of_them_stay(
     on_postgres: PostgresDatabase, postgres_server: str
 ):
-    before = await open_connections(postgres_server)
+    before = await connections(postgres_server)
     together, count, most = asyncio.Event(), 0, 0
 
     async def meet() -> None:
@@ -338,32 +336,69 @@ async def test_as_many_read_at_once_as_there_are_connections_and_half_of_them_st
     found = await asyncio.gather(*[on_postgres.read(read_together) for _ in range(POOL_SIZE + 3)])
     assert found == [["a", "b"]] * (POOL_SIZE + 3)
     assert most == POOL_SIZE
-    assert await open_connections(postgres_server) - before == IDLE
+    assert await connections(postgres_server) - before == IDLE
 
 
-async def test_whoever_goes_while_the_server_answers_leaves_nothing_behind(
-    on_postgres: PostgresDatabase, postgres_server: str
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():
+            pass
+
+
+@pytest.mark.parametrize("marked", [one_statement, lambda query: query], ids=["alone", "in a snapshot"])
+async def test_whoever_goes_while_the_server_answers_waits_for_nothing_and_it_ends_what_it_does(
+    on_postgres: PostgresDatabase, postgres_server: str, marked
 ):
-    """Neither a connection that somebody else would use, nor a server that goes on."""
-    before = await open_connections(postgres_server)
-    begun = asyncio.Event()
+    """Nor is it asked once more for him. Nobody else has his connection then."""
+    before = await connections(postgres_server)
+    asked = 0
 
     def wait_long(connection: Connection) -> None:
-        begun.set()
-        connection.execute(text("SELECT pg_sleep(60)"))
+        nonlocal asked
+        asked += 1
+        connection.execute(text("SELECT pg_sleep(600)"))
 
-    for query in (wait_long, one_statement(partial(wait_long))):
-        begun.clear()
-        reading = asyncio.ensure_future(on_postgres.read(query))
-        await begun.wait()
-        await asyncio.sleep(0)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        assert await on_postgres.read(names) == ["a", "b"]
-    async with asyncio.timeout(PATIENCE):
-        while await open_connections(postgres_server) - before > 1:
-            pass
+    async def is_asleep() -> bool:
+        return await connections(postgres_server, "query LIKE '%pg_sleep(600)%' AND state = 'active'") == 1
+
+    async def are_gone() -> bool:
+        return await connections(postgres_server) == before
+
+    reading = asyncio.ensure_future(on_postgres.read(marked(wait_long)))
+    await until(is_asleep)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await until(are_gone)
+    assert asked == 1
+    assert await on_postgres.read(names) == ["a", "b"]
+
+
+async def test_the_first_connection_that_is_found_lost_condemns_the_others(
+    on_postgres: PostgresDatabase, postgres_server: str
+):
+    """There are as many as attempts, and none of them sees it before it is used, as behind a proxy."""
+    await asyncio.gather(*[on_postgres.read(sleep_a_little) for _ in range(IDLE)])
+    for connection in on_postgres._pool._idle:
+        connection._prepared = {"SELECT name FROM notes ORDER BY name": Cut(connection.driver)}
+    assert len(on_postgres._pool._idle) == IDLE == ATTEMPTS
+    assert await on_postgres.read(names) == ["a", "b"]
+
+
+class Cut:
+    """A statement of a connection that is cut in its middle."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    async def fetch(self) -> None:
+        self._driver.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+def sleep_a_little(connection: Connection) -> int:
+    found: int = connection.execute(text("SELECT 1 FROM pg_sleep(0.05)")).scalar_one()
+    return found
 
 
 async def test_a_statement_that_was_prepared_before_its_table_changed_is_prepared_anew(
@@ -384,13 +419,13 @@ class Losing:
 
     def __init__(self, *written: str) -> None:
         self._written = written
-        self.found: list[list[str]] = []  # before it did anything, each time
+        self.times = 0
 
     def __call__(self, connection: Connection) -> list[str]:
-        self.found.append(names(connection))
+        self.times += 1
         for name in self._written:
             add(connection, name)
-        if len(self.found) == 1:
+        if self.times == 1:
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return names(connection)
 
@@ -398,7 +433,7 @@ class Losing:
 async def test_what_a_lost_connection_has_not_committed_is_written_by_the_next_one(on_postgres: PostgresDatabase):
     losing = Losing("c")
     assert await on_postgres.write(losing) == ["a", "b", "c"]
-    assert losing.found == [["a", "b"], ["a", "b"]]
+    assert losing.times == 2
     assert await on_postgres.read(names) == ["a", "b", "c"]
 
 
@@ -406,7 +441,35 @@ async def test_what_a_lost_connection_has_not_committed_is_written_by_the_next_o
 async def test_what_a_lost_connection_cannot_say_the_next_one_is_asked(on_postgres: PostgresDatabase, marked):
     losing = Losing()
     assert await on_postgres.read(marked(losing)) == ["a", "b"]
-    assert len(losing.found) == 2
+    assert losing.times == 2
+
+
+async def test_a_scan_that_loses_its_connection_is_not_begun_again(on_postgres: PostgresDatabase):
+    """A backup's has written half of a copy by then."""
+    losing = Losing()
+    with pytest.raises(asyncpg.PostgresConnectionError):
+        await on_postgres.scan(losing)
+    assert losing.times == 1
+
+
+async def test_whoever_finds_every_connection_busy_for_long_is_told_so(on_postgres: PostgresDatabase, monkeypatch):
+    monkeypatch.setattr("charthouse.database.postgres_connection.WAIT", 0.01)
+    async with contextlib.AsyncExitStack() as busy:
+        for _ in range(POOL_SIZE):
+            await busy.enter_async_context(on_postgres._pool.connection())
+        with pytest.raises(DatabaseError, match=r"all 20 connections to PostgreSQL have been busy for 0.01 s"):
+            await on_postgres.read(names)
+    assert await on_postgres.read(names) == ["a", "b"]
+
+
+async def test_what_is_marked_as_one_statement_runs_no_other(database: Database):
+    """Outside of a transaction the two would see different states."""
+
+    def two(connection: Connection) -> list[str]:
+        return names(connection) + names(connection)
+
+    with pytest.raises(TypeError, match="one_statement"):
+        await database.read(one_statement(two))
 
 
 async def test_a_connection_that_is_lost_at_the_commit_is_an_error_and_nothing_is_repeated(

@@ -1,6 +1,7 @@
 """PostgreSQL: the same queries over asyncpg, any number of servers on one database."""
 
 import asyncio
+import logging
 from typing import TypeVar
 
 import asyncpg
@@ -8,8 +9,10 @@ from asyncpg.transaction import Transaction
 from sqlalchemy import text
 from sqlalchemy.util import greenlet_spawn
 
-from charthouse.database import Connection, DatabaseError, P, Query, checked, full
+from charthouse.database import Connection, DatabaseError, OneStatement, P, Query, checked, full, one_statement
 from charthouse.database.postgres_connection import Direct, Pool
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -18,7 +21,7 @@ CONFLICTS = (
     asyncpg.DeadlockDetectedError,
     asyncpg.ForeignKeyViolationError,  # what was there a statement ago went, or what was to go is held since
 )
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS = 10
 
 
@@ -34,18 +37,22 @@ class PostgresDatabase:
             async with self._pool.connection() as connection:
                 try:
                     if hasattr(query, "one_statement"):
-                        return await _run(connection, query, *args, **kwargs)
-                    async with connection.driver.transaction(isolation="repeatable_read", readonly=True):
-                        return await _run(connection, query, *args, **kwargs)
+                        return await _run(OneStatement(connection), query, *args, **kwargs)
+                    return await _in_snapshot(connection, query, *args, **kwargs)
                 except ERRORS as error:
-                    if attempt == ATTEMPTS or not connection.is_lost(error):
+                    if not connection.end_if_unusable(error) or attempt == ATTEMPTS:
                         raise
+                    log.warning("a connection to PostgreSQL was lost, and another one is asked: %s", error)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def read_at_once(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:  # noqa: ARG002
         return None
 
-    scan = read  # a connection of its own is all that it takes here
+    async def scan(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Once: it takes long, and whoever takes a copy has begun to write it."""
+        await self.read(_is_there)  # so that it is not given a connection that was lost before
+        async with self._pool.connection() as connection:
+            return await _in_snapshot(connection, query, *args, **kwargs)
 
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         task = asyncio.ensure_future(self._write(query, *args, **kwargs))
@@ -62,9 +69,11 @@ class PostgresDatabase:
                 except asyncpg.DiskFullError as error:
                     raise full() from error
                 except ERRORS as error:
-                    may_repeat = isinstance(error, CONFLICTS) or connection.is_lost(error)
-                    if attempt == ATTEMPTS or not may_repeat:
+                    is_lost = connection.end_if_unusable(error)
+                    if attempt == ATTEMPTS or not (is_lost or isinstance(error, CONFLICTS)):
                         raise
+                    if is_lost:
+                        log.warning("a connection to PostgreSQL was lost before a commit, which is repeated: %s", error)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def check(self) -> None:
@@ -93,21 +102,39 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-async def _run(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+@one_statement
+def _is_there(connection: Connection) -> bool:
+    return bool(connection.execute(text("SELECT 1")).scalar())
+
+
+async def _run(connection: Connection, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await greenlet_spawn(lambda: checked(query(connection, *args, **kwargs)))
+
+
+async def _in_snapshot(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    transaction = connection.driver.transaction(isolation="repeatable_read", readonly=True)
+    value = await _in(transaction, connection, query, *args, **kwargs)
+    await transaction.rollback()
+    return value
 
 
 async def _write_once(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     transaction = connection.driver.transaction()
+    value = await _in(transaction, connection, query, *args, **kwargs)
+    await _commit(connection, transaction)
+    return value
+
+
+async def _in(transaction: Transaction, connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Begins the transaction and leaves it to the caller to end it, unless the query raises. Whoever goes meanwhile
+    does not wait for its end either: his connection goes with him."""
     await transaction.start()
     try:
-        value = await _run(connection, query, *args, **kwargs)
-    except BaseException:
+        return await _run(connection, query, *args, **kwargs)
+    except Exception:
         if not connection.driver.is_closed():
             await transaction.rollback()
         raise
-    await _commit(connection, transaction)
-    return value
 
 
 async def _commit(connection: Direct, transaction: Transaction) -> None:
@@ -115,6 +142,6 @@ async def _commit(connection: Direct, transaction: Transaction) -> None:
     try:
         await transaction.commit()
     except ERRORS as error:
-        if connection.driver.is_closed():
+        if connection.end_if_unusable(error):
             raise DatabaseError("the connection to PostgreSQL was lost at a commit: it may be done or not") from error
         raise

@@ -13,14 +13,22 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from charthouse.database import DatabaseError
 from charthouse.database.rows import Fetched
 
-POOL_SIZE = 20  # connections at most: who comes then waits for one
+POOL_SIZE = 20  # connections in use at most: who comes then waits for one
+WAIT = 30.0  # seconds, at most
 IDLE = 10  # that are kept while nobody uses them
 CLOSING = 5.0  # seconds in which a server takes leave; then the connection is cut
 STATEMENTS = 256  # that are prepared on a connection; all queries together are fewer
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+_FOR_THE_ENGINE = {"prepared_statement_cache_size", "prepared_statement_name_func"}  # of a URL's parameters
+_UNUSABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # a server that ends a connection says so before it does, and may be asked in between
+    asyncpg.InvalidCachedStatementError,
+)
 _COUNT = re.compile(r"(?:SELECT|INSERT \d+|UPDATE|DELETE) (\d+)")  # in what PostgreSQL says that it did
 
 
@@ -39,9 +47,9 @@ class Direct:
             return await_only(self._fetch(statement.text, parameters or {}))
         return await_only(self._execute_many(statement.text, parameters))
 
-    def is_lost(self, error: Exception) -> bool:
-        """Also when somebody has changed the tables of what it has prepared: then nobody is to use it any more."""
-        if isinstance(error, (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)):
+    def end_if_unusable(self, error: Exception) -> bool:
+        """When the error says that it is lost, or that somebody has changed the tables of what it has prepared."""
+        if isinstance(error, _UNUSABLE):
             self.driver.terminate()
         return bool(self.driver.is_closed())
 
@@ -82,18 +90,42 @@ class Pool:
         self._free = asyncio.Semaphore(POOL_SIZE)
         self._idle: list[Direct] = []
         self._is_closed = False
+        self._leaving: set[asyncio.Future[None]] = set()  # the loop itself holds tasks weakly
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Direct]:
-        async with self._free:
-            connection = self._take() or Direct(await asyncpg.connect(**self._options))
+        """Raises DatabaseError when none is free for long."""
+        await self._acquire()
+        try:
+            connection = self._take() or Direct(await self._connect())
             try:
                 yield connection
             except asyncio.CancelledError:
-                connection.driver.terminate()  # what it was asked is not over, and asyncpg tells the server to end it
+                self._leave(connection)  # what it was asked is not over
                 raise
-            finally:
-                await self._give_back(connection)
+            except BaseException:
+                self._give_back(connection)
+                raise
+            else:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    async def _acquire(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(WAIT):
+                await self._free.acquire()
+        except TimeoutError:
+            raise DatabaseError(f"all {POOL_SIZE} connections to PostgreSQL have been busy for {WAIT:g} s") from None
+
+    async def _connect(self) -> asyncpg.Connection:
+        try:
+            return await asyncpg.connect(**self._options)
+        except TypeError as error:  # "got an unexpected keyword argument"
+            raise DatabaseError(f"the URL of the database has a parameter that asyncpg cannot take: {error}") from error
 
     def _take(self) -> Direct | None:
         while self._idle:
@@ -102,20 +134,37 @@ class Pool:
                 return connection
         return None
 
-    async def _give_back(self, connection: Direct) -> None:
-        if connection.driver.is_closed():
-            return
-        if connection.driver.is_in_transaction():  # which somebody could not end
-            connection.driver.terminate()
-        elif self._is_closed or len(self._idle) == IDLE:
-            await connection.driver.close(timeout=CLOSING)
+    def _give_back(self, connection: Direct) -> None:
+        driver = connection.driver
+        if driver.is_closed():
+            self._drop_idle()  # what has ended it has most likely ended them all, and nobody is to find out one by one
+        elif self._is_closed or len(self._idle) == IDLE or driver.is_in_transaction():  # which somebody could not end
+            driver.terminate()
         else:
             self._idle.append(connection)
 
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().driver.terminate()
+
+    def _leave(self, connection: Direct) -> None:
+        """Calls off what the server was asked, if it was, and takes leave of it. Nobody waits for that."""
+        task = asyncio.ensure_future(connection.driver.close(timeout=CLOSING))  # which cuts it in the end
+        self._leaving.add(task)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: "asyncio.Future[None]") -> None:
+        self._leaving.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been seen: the connection is cut
+
     async def close(self) -> None:
+        """Those that are in use go when they are given back."""
         self._is_closed = True
         while self._idle:
-            await self._idle.pop().driver.close(timeout=CLOSING)
+            self._leave(self._idle.pop())
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
 
 def engine(url: str) -> AsyncEngine:
@@ -126,4 +175,4 @@ def engine(url: str) -> AsyncEngine:
 def _options(url: str) -> dict[str, Any]:
     """What the URL says, as the engine understands it."""
     _, options = _DIALECT.create_connect_args(make_url(url))
-    return {str(name): value for name, value in options.items()}
+    return {str(name): value for name, value in options.items() if name not in _FOR_THE_ENGINE}

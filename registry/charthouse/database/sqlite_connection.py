@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import TextClause
 
-from charthouse.database import P, Query, checked
+from charthouse.database import OneStatement, P, Query, checked
 from charthouse.database.rows import Fetched
 
 T = TypeVar("T")
@@ -48,24 +48,6 @@ class Direct:
 
 def _fetched(cursor: sqlite3.Cursor) -> Fetched:
     return Fetched(cursor.fetchall(), cursor.rowcount)
-
-
-class OneStatement:
-    """A `Connection` for one statement."""
-
-    def __init__(self, connection: Direct) -> None:
-        self._execute = connection.execute
-
-    def execute(
-        self, statement: TextClause, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, /
-    ) -> Fetched:
-        rows = self._execute(statement, parameters)
-        self._execute = _refuse_another
-        return rows
-
-
-def _refuse_another(*_: object) -> Fetched:
-    raise TypeError("a query that is marked as one_statement runs another: the two would see different states")
 
 
 def in_snapshot(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
