@@ -9,7 +9,7 @@ from asyncpg.transaction import Transaction
 from sqlalchemy import text
 from sqlalchemy.util import greenlet_spawn
 
-from charthouse.database import Connection, DatabaseError, OneStatement, P, Query, checked, full, one_statement
+from charthouse.database import Connection, DatabaseError, OneStatement, P, Query, checked, full
 from charthouse.database.postgres_connection import Direct, Pool
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ class PostgresDatabase:
         return None
 
     async def scan(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Once: it takes long, and whoever takes a copy has begun to write it."""
-        await self.read(_is_there)  # so that it is not given a connection that was lost before
+        """Once: whoever takes a copy has begun to write it."""
         async with self._pool.connection() as connection:
             return await _in_snapshot(connection, query, *args, **kwargs)
 
@@ -100,11 +99,6 @@ def version(connection: Connection) -> str | None:
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return found
-
-
-@one_statement
-def _is_there(connection: Connection) -> bool:
-    return bool(connection.execute(text("SELECT 1")).scalar())
 
 
 async def _run(connection: Connection, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
