@@ -21,13 +21,15 @@ IGNORED = [
     "[^a].txt",
     "[[].txt",
     "[[a].txt",
+    "[a||&&~~].txt",
+    r"[\d\a].txt",
     r"\[.txt",
     "d/",
     "d/*.txt",
     "d/?/b.txt",
     "templates/a.yaml",
 ]
-NO_PATTERNS = ["[", "a[", "[a", "zz[", "**", "[[["]
+NO_PATTERNS = ["[", "a[", "[a", "zz[", "**", "[[[", "[+--a]"]
 
 
 def write(folder: Path, ignored: str) -> Path:

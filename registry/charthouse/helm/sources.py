@@ -30,6 +30,10 @@ class _Pattern:
         return self.expression.fullmatch(path if self.whole_path else path.rpartition("/")[2]) is not None
 
 
+# In a class: what is quoted, and what Python reserves for sets, and warns of.
+_IN_CLASS = re.compile(r"\\.|--|[\[&~|]", re.DOTALL)
+
+
 class Ignore:
     """What a .helmignore leaves out. Raises IgnoreInvalid."""
 
@@ -72,8 +76,14 @@ def _expression(rule: str) -> str:
 
 def _literal_or_class(part: str) -> str:
     if part[0] == "[":
-        return "[" + part[1:].replace("[", "\\[")
+        return "[" + _IN_CLASS.sub(_quoted, part[1:])
     return re.escape(part.removeprefix("\\") or part)
+
+
+def _quoted(found: re.Match[str]) -> str:
+    if found[0] == "--":
+        raise re.error("a range has no end")
+    return re.escape(found[0].removeprefix("\\"))
 
 
 def pack_folder(folder: Path) -> bytes:
