@@ -399,3 +399,16 @@ async def test_a_server_that_cannot_be_used_is_one_line_without_the_password(
     assert reason in str(refusal.value)
     assert "secret" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+async def test_a_parameter_of_the_url_that_nobody_knows_is_one_line_that_names_it(postgres_server: str):
+    url = f"{postgres_server.format(name='postgres')}&sslmode=require"
+    with pytest.raises(DatabaseError, match=r"a parameter that asyncpg cannot take: .*sslmode") as refusal:
+        await migrate.migrate_postgres(PostgresDatabase(url))
+    assert "\n" not in str(refusal.value)
+
+
+async def test_what_a_url_says_to_sqlalchemy_alone_is_no_hindrance(postgres_server: str):
+    database = PostgresDatabase(f"{postgres_server.format(name='postgres')}&prepared_statement_cache_size=0")
+    assert await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
+    await database.close()

@@ -107,21 +107,23 @@ async def _run(connection: Connection, query: Query[P, T], *args: P.args, **kwar
 
 async def _in_snapshot(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     transaction = connection.driver.transaction(isolation="repeatable_read", readonly=True)
-    value = await _in(transaction, connection, query, *args, **kwargs)
+    value = await _begin_and_run(transaction, connection, query, *args, **kwargs)
     await transaction.rollback()
     return value
 
 
 async def _write_once(connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     transaction = connection.driver.transaction()
-    value = await _in(transaction, connection, query, *args, **kwargs)
+    value = await _begin_and_run(transaction, connection, query, *args, **kwargs)
     await _commit(connection, transaction)
     return value
 
 
-async def _in(transaction: Transaction, connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Begins the transaction and leaves it to the caller to end it, unless the query raises. Whoever goes meanwhile
-    does not wait for its end either: his connection goes with him."""
+async def _begin_and_run(
+    transaction: Transaction, connection: Direct, query: Query[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Leaves it to the caller to end the transaction, unless the query raises. Whoever goes meanwhile does not wait for
+    its end: his connection goes with him."""
     await transaction.start()
     try:
         return await _run(connection, query, *args, **kwargs)

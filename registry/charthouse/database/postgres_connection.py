@@ -173,6 +173,6 @@ def engine(url: str) -> AsyncEngine:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What the URL says, as the engine understands it."""
+    """What the URL says, but for what is for the engine alone."""
     _, options = _DIALECT.create_connect_args(make_url(url))
-    return {str(name): value for name, value in options.items() if name not in _FOR_THE_ENGINE}
+    return {name: value for name, value in options.items() if name not in _FOR_THE_ENGINE}
