@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from charthouse.database import DatabaseError, sqlite_writer
+from charthouse.database import DatabaseError, sqlite_index, sqlite_writer
 from charthouse.database.sqlite import SqliteDatabase, connect, driver, prepare
 from charthouse.database.sqlite_writer import BATCH_LIMIT, COUNTED, LONGEST_REST, MANY, WAL_LIMIT
 from charthouse.errors import ManifestUnknown, StorageFull
@@ -119,8 +120,18 @@ async def _stopped(database: SqliteDatabase) -> None:
         await stopped
 
 
-async def test_the_stamp_of_a_connection_opened_again_is_none_that_was_seen_before(path: Path):
-    async with opened(path) as database:
+@pytest.fixture(params=["from the index", "by a statement"])
+def stamping(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Options of a database: whoever shares its threads with others looks at no index."""
+    if request.param == "from the index":
+        yield {}
+        return
+    with ThreadPoolExecutor(1) as threads:
+        yield {"threads": threads}
+
+
+async def test_the_stamp_of_a_connection_opened_again_is_none_that_was_seen_before(path: Path, stamping):
+    async with opened(path, **stamping) as database:
         seen = set()
         for name in "abc":
             await database.write(add, name)
@@ -155,8 +166,8 @@ async def test_a_read_that_would_have_to_wait_becomes_a_scan(path: Path):
     assert found == ["a"]
 
 
-async def test_the_stamp_moves_with_every_commit_of_whomever_and_with_nothing_else(path: Path):
-    async with opened(path) as database:
+async def test_the_stamp_moves_with_every_commit_of_whomever_and_with_nothing_else(path: Path, stamping):
+    async with opened(path, **stamping) as database:
         stamps = [database.stamp()]
         await database.read(names)
         stamps.append(database.stamp())
@@ -167,6 +178,65 @@ async def test_the_stamp_moves_with_every_commit_of_whomever_and_with_nothing_el
         stamps.append(database.stamp())
     assert stamps[0] == stamps[1]
     assert len(set(stamps)) == 3
+
+
+async def test_a_stamp_takes_no_statement(path: Path):
+    statements: list[str] = []
+    async with opened(path) as database:
+        await database.write(add, "a")
+        database._reader.driver.set_trace_callback(statements.append)
+        database.stamp()
+    assert statements == []
+
+
+async def test_where_the_index_cannot_be_read_the_stamp_takes_a_statement(path: Path, monkeypatch):
+    monkeypatch.delattr(sqlite_index.mmap, "MAP_SHARED")  # as on Windows
+    async with opened(path) as database:
+        stamps = [database.stamp()]
+        await database.write(add, "a")
+        stamps.append(database.stamp())
+    assert not database._indexes
+    assert len(set(stamps)) == 2
+
+
+# A process that commits to the database, and does not close it properly.
+COMMIT = """
+    import os, sqlite3, sys
+    connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+    for number in range(int(sys.argv[2])):
+        connection.execute("INSERT INTO notes VALUES (?, 0)", [f"{number} of {os.getpid()}"])
+    os._exit(0)
+"""
+
+
+async def test_the_stamp_moves_with_the_commits_of_processes_that_are_killed(path: Path):
+    async with opened(path) as database:
+        stamps = [database.stamp()]
+        for commits in (1, 2):
+            faults.run(COMMIT, path, commits)
+            stamps.append(database.stamp())
+        assert len(set(stamps)) == 3
+        assert len(await database.read(names)) == 3
+
+
+async def test_looking_at_the_index_leaves_sqlite_its_locks(path: Path):
+    """To close any descriptor of a file drops the process's locks on it: without that at byte 128 another process takes
+    the index for left behind, and empties it."""
+    async with opened(path) as database:
+        await database.write(add, "a")
+        for _ in range(3):
+            database.stamp()
+            assert locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
+            database.rest()
+        assert len(database._indexes) == 3
+    assert not database._indexes
+
+
+def locked(path: Path) -> list[str]:
+    """What this process has locked of a file."""
+    fields = [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
+    mine = [each for each in fields if each[3] == str(os.getpid()) and each[4].endswith(f":{path.stat().st_ino}")]
+    return [" ".join((each[0], each[2], *each[5:])) for each in mine]
 
 
 # --- faults ---------------------------------------------------------------------------------------------------

@@ -515,7 +515,7 @@ class Registry:
 
     # --- the registry itself ------------------------------------------------------------------------------------------
 
-    def stamp(self) -> int | None:
+    def stamp(self) -> bytes | None:
         """The same only while nothing was committed; None when that cannot be told without asking."""
         return self._database.stamp()
 

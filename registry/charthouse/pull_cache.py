@@ -63,7 +63,7 @@ class PullCache:
         self._spare: OrderedDict[Key, Entry] = OrderedDict()  # those of them whose body the blob store has as well
         # By repository: its generation, and the database's stamp with which it was asked for. Asked for each entry, it
         # would cost every pull of a large repository a query after each commit in any other.
-        self._generations: dict[RepositoryName, tuple[int, int]] = {}
+        self._generations: dict[RepositoryName, tuple[int, bytes]] = {}
         self._asked: _Question | None = None
 
     def at_once(self, scope: Scope) -> Finished | None:
@@ -82,7 +82,7 @@ class PullCache:
             self._keep(key, scope, finished)
         return finished
 
-    def _holds_at_once(self, entry: Entry, stamp: int) -> bool:
+    def _holds_at_once(self, entry: Entry, stamp: bytes) -> bool:
         assert self.registry is not None  # noqa: S101 - an entry came from it
         repository = entry.held.repository
         known = self._generations.get(repository)
@@ -93,7 +93,7 @@ class PullCache:
             known = self._know(repository, generation, stamp)
         return known[0] == entry.held.generation
 
-    def _know(self, repository: RepositoryName, generation: int, stamp: int) -> tuple[int, int]:
+    def _know(self, repository: RepositoryName, generation: int, stamp: bytes) -> tuple[int, bytes]:
         """`stamp` is older than the generation: where it is the same later, nothing was committed in between."""
         if len(self._generations) >= REPOSITORIES:
             self._generations.clear()
@@ -115,7 +115,7 @@ class PullCache:
         await send({"type": "http.response.start", "status": OK, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _current(self, key: Key, stamp: int | None) -> Entry | None:
+    async def _current(self, key: Key, stamp: bytes | None) -> Entry | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -124,7 +124,7 @@ class PullCache:
             self._forget(key)
         return entry if holds else None
 
-    async def _holds(self, entry: Entry, stamp: int | None) -> bool:
+    async def _holds(self, entry: Entry, stamp: bytes | None) -> bool:
         """`stamp` is the database's since the request arrived, where it was asked for already."""
         assert self.registry is not None  # noqa: S101 - an entry came from it
         held = entry.held

@@ -97,7 +97,7 @@ class MakingRoom:
     async def check_file(self, *, deep: bool) -> None:
         await self._database.check_file(deep=deep)
 
-    def stamp(self) -> int | None:
+    def stamp(self) -> bytes | None:
         return self._database.stamp()
 
     def rest(self) -> None:

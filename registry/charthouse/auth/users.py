@@ -28,10 +28,10 @@ class Users:
         self._stored = Directory()  # without the file's users
         self._of_file: Mapping[str, User] = {}
         self._directory: Directory | None = None
-        self._stamp: int | None = None  # the database's, when the directory was last seen to hold
+        self._stamp: bytes | None = None  # the database's, when the directory was last seen to hold
         self._generation = Fresh(lambda: database.read(queries.access_generation))
 
-    def current(self, stamp: int | None) -> Directory | None:
+    def current(self, stamp: bytes | None) -> Directory | None:
         """The directory, where it is certain without waiting that it holds: nothing was committed since, or no change
         of users and rights."""
         if stamp is None or self._directory is None or (self._file is not None and not self._file.is_unchanged()):
@@ -42,7 +42,7 @@ class Users:
             self._stamp = stamp
         return self._directory
 
-    async def directory(self, stamp: int | None = None) -> Directory:
+    async def directory(self, stamp: bytes | None = None) -> Directory:
         """As it is after the last acknowledged change, on whatever worker or server that was made.
 
         `stamp` is the database's, where it was asked for since the question came up.

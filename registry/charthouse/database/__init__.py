@@ -67,7 +67,7 @@ class Database(Protocol):
         Whoever keeps a PostgreSQL has its own tools for that.
         """
 
-    def stamp(self) -> int | None:
+    def stamp(self) -> bytes | None:
         """The same only while nothing was committed, by whomever; None where that cannot be told without asking."""
 
     def rest(self) -> None:

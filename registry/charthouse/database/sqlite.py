@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from charthouse.database import Connection, P, Query
 from charthouse.database.sqlite_connection import Direct, in_snapshot, open_file
 from charthouse.database.sqlite_errors import damaged, fail, is_busy
+from charthouse.database.sqlite_index import WalIndex, find_index
 from charthouse.database.sqlite_writer import Writer, ended, writer_lock
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class SqliteDatabase:
         self._step_limit = step_limit
         self._opened: Direct | None = None
         self._openings = 0
+        self._indexes: list[WalIndex] = []  # the last one is that of the reader
         self._has_own_threads = threads is None
         self._scanners = threads or ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="charthouse-scan")
         self._writer = Writer(path, durable=durable, threads=threads)
@@ -54,9 +56,17 @@ class SqliteDatabase:
         if self._opened is None:
             self._opened = Direct(open_file(self._path, read_only=True, timeout=READ_TIMEOUT))
             self._openings += 1
+            self._watch_commits()
             if (limit := self._step_limit) is not None:
                 self._opened.driver.set_progress_handler(lambda: self._is_above(limit), STEPS)
         return self._opened
+
+    def _watch_commits(self) -> None:
+        """Not where a process has many databases: an index costs two descriptors, and outlives the reader."""
+        assert self._opened is not None  # noqa: S101 - it was opened a moment ago
+        self._opened.driver.execute("SELECT 1 FROM sqlite_master").fetchall()  # whoever reads first makes the index
+        if self._has_own_threads and (index := find_index(self._path)):
+            self._indexes.append(index)
 
     def _is_above(self, limit: int) -> bool:
         self._steps += STEPS
@@ -96,10 +106,13 @@ class SqliteDatabase:
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.submit(lambda connection: query(connection, *args, **kwargs))
 
-    def stamp(self) -> int:
+    def stamp(self) -> bytes:
         self._writer.reads += 1  # asked for at each request that is answered in the event loop
-        version = int(self._reader.driver.execute("PRAGMA data_version").fetchone()[0])
-        return self._openings << 32 | version  # each connection counts for itself
+        reader = self._reader
+        opening = b"%d:" % self._openings  # each connection counts for itself
+        if self._indexes:
+            return opening + self._indexes[-1].head()
+        return opening + b"%d" % reader.driver.execute("PRAGMA data_version").fetchone()
 
     def check(self) -> None:
         if not self._writer.alive:
@@ -121,6 +134,8 @@ class SqliteDatabase:
             await asyncio.to_thread(self._scanners.shutdown)
         self.rest()
         await self._writer.close()
+        while self._indexes:
+            self._indexes.pop().close()
 
 
 def _integrity(connection: Connection, *, deep: bool) -> str:
