@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,6 +21,7 @@ from charthouse.database.sqlite_writer import BATCH_LIMIT, COUNTED, LONGEST_REST
 from charthouse.errors import ManifestUnknown, StorageFull
 from support import faults
 from support.notes import NOTES, add, names
+from support.process import PATIENCE
 
 # --- reads ----------------------------------------------------------------------------------------------------
 
@@ -237,6 +239,74 @@ def locked(path: Path) -> list[str]:
     fields = [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
     mine = [each for each in fields if each[3] == str(os.getpid()) and each[4].endswith(f":{path.stat().st_ino}")]
     return [" ".join((each[0], each[2], *each[5:])) for each in mine]
+
+
+# --- the event loop, while a transaction is carried out ---------------------------------------------------------
+
+
+def stack_of(thread: int) -> list[str]:
+    """What it is doing: the names of its functions, the innermost first."""
+    found, frame = [], sys._current_frames().get(thread)
+    while frame is not None:
+        found.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return found
+
+
+async def test_the_loop_stands_still_while_statements_run_and_goes_on_while_the_disk_works(path: Path, monkeypatch):
+    monkeypatch.setattr(sqlite_writer, "LONGEST_STANDSTILL", 4 * PATIENCE)
+    loop, here = asyncio.get_running_loop(), threading.get_ident()
+    stacks: list[list[str]] = []
+
+    def look(_: Connection) -> None:
+        stacks.append(stack_of(here))
+
+    async with opened(path) as database:
+        await database.write(add, "a")
+        commits: list[bool] = []
+
+        def commit(sql: str) -> None:
+            if sql == "COMMIT":
+                went_on = threading.Event()
+                loop.call_soon_threadsafe(went_on.set)
+                commits.append(went_on.wait(PATIENCE))
+
+        database._writer._raw.set_trace_callback(commit)
+        await asyncio.gather(database.write(look), database.write(look))
+        database._writer._raw.set_trace_callback(None)
+    assert commits == [True]
+    assert [sqlite_writer._stand.__name__ in stack for stack in stacks] == [True, True]
+
+
+async def test_a_transaction_that_takes_long_lets_the_loop_go_on(path: Path):
+    loop, went_on = asyncio.get_running_loop(), threading.Event()
+
+    def wait(_: Connection) -> bool:
+        loop.call_soon_threadsafe(went_on.set)
+        return went_on.wait(PATIENCE)
+
+    async with opened(path) as database:
+        assert await database.write(wait)
+
+
+async def test_a_transaction_does_not_wait_for_a_loop_that_is_busy(path: Path):
+    done = threading.Event()
+    async with opened(path) as database:
+        writing = asyncio.ensure_future(database.write(lambda _: done.set()))
+        await asyncio.sleep(0)  # it is handed over
+        assert done.wait(PATIENCE)
+        await writing
+
+
+async def test_what_comes_until_the_loop_stands_still_shares_the_transaction(path: Path, monkeypatch):
+    monkeypatch.setattr(sqlite_writer, "LONGEST_STANDSTILL", PATIENCE)
+    statements: list[str] = []
+    async with opened(path) as database:
+        await database.write(add, "a")
+        database._writer._raw.set_trace_callback(statements.append)
+        await asyncio.gather(*[database.write(add, name) for name in "bcd"])
+        database._writer._raw.set_trace_callback(None)
+    assert statements.count("COMMIT") == 1
 
 
 # --- faults ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ T = TypeVar("T")
 BATCH_LIMIT = 64  # writes that share one transaction and its fsync
 MANY = 10  # reads for each write, beyond which the writer gives way to them; where all push, there are two
 COUNTED = 16  # writes at least, over which that is found
-LONGEST_REST = 0.02  # seconds
+REST = 3  # times as long as a transaction took
+LONGEST_REST = 0.06  # seconds
+LONGEST_STANDSTILL = 0.005  # seconds: as long as any thread may keep the interpreter
 WAL_LIMIT = 4 * 1024 * 1024  # bytes of the write-ahead log at which it is copied into the database: 1,000 pages
 
 
@@ -56,6 +58,34 @@ class _Write:
 _Outcome = tuple[_Write, Any, BaseException | None]
 
 
+class Standstill:
+    """Keeps the event loop from running while the statements of a transaction do, LONGEST_STANDSTILL at most.
+
+    The driver gives the interpreter's lock away some fifteen times for a write, and a busy loop gives it back when it
+    has done with a request: a transaction took twice as long, and the two woke each other all the time
+    (docs/performance.md).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._end = threading.Event()
+
+    def begin(self) -> None:
+        """Returns when the loop stands still, or has not come to it in that time: it may have ended."""
+        begun, self._end = threading.Event(), threading.Event()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_stand, begun, self._end)
+            begun.wait(LONGEST_STANDSTILL)
+
+    def end(self) -> None:
+        self._end.set()
+
+
+def _stand(begun: threading.Event, end: threading.Event) -> None:
+    begun.set()
+    end.wait(LONGEST_STANDSTILL)
+
+
 class Writer:
     """One thread that takes what is waiting as one transaction: one COMMIT, one fsync.
 
@@ -64,7 +94,7 @@ class Writer:
     whatever waits and whatever comes fails at once. Belongs to the event loop in which it is made.
 
     `reads` is raised by whoever reads in the event loop. Where they are many more than the writes, the thread rests
-    after each transaction as long as that took: the next one is larger for it, and the loop has the interpreter.
+    after each transaction: the next one is larger for it, and the loop has the interpreter.
     """
 
     def __init__(self, path: Path, *, durable: bool, threads: ThreadPoolExecutor | None = None) -> None:
@@ -73,6 +103,7 @@ class Writer:
         self._durable = durable
         self._threads = threads
         self._lock = writer_lock(path)
+        self._standstill = Standstill(self._loop)
         self._wal = f"{path}-wal"
         self._held_up_at = 0
         self.reads = 0
@@ -124,10 +155,10 @@ class Writer:
 
     def _run(self, stopped: "asyncio.Future[None]") -> None:
         try:
-            while batch := self._next_batch():
+            while (write := self._first()) is not None:
                 begin = monotonic()
-                self._carry_out(batch)
-                self._give_way(len(batch), monotonic() - begin)
+                writes = self._carry_out(write)
+                self._give_way(writes, monotonic() - begin)
         except BaseException:
             log.critical("the database's writer has ended, nothing can be written any more", exc_info=True)
             with self._turn:
@@ -138,21 +169,6 @@ class Writer:
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
                 self._loop.call_soon_threadsafe(_resolve_one, stopped)
-
-    def _next_batch(self) -> list[_Write]:
-        """Takes a write and what else is there; empty when the thread is to stop."""
-        first = self._first()
-        batch = [] if first is None else [first]
-        while batch and len(batch) < BATCH_LIMIT:
-            try:
-                write = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if write is None:
-                self._waiting.put(None)  # seen again once this batch is done
-                break
-            batch.append(write)
-        return batch
 
     def _first(self) -> _Write | None:
         """None, with the connection closed, when the writer is: or when nothing waits, where the thread is shared."""
@@ -166,15 +182,32 @@ class Writer:
                 self._stopped = None
             return write
 
-    def _carry_out(self, batch: list[_Write]) -> None:
-        outcomes: list[_Outcome] = [(write, None, ended()) for write in batch]
+    def _carry_out(self, first: _Write) -> int:
+        """With what else is waiting when its turn has come. Returns how many that were."""
+        batch = [first]
+        outcomes: list[_Outcome] = []
         try:
             self._lock.acquire()
+            self._standstill.begin()
+            batch += self._also_waiting(BATCH_LIMIT - 1)
             outcomes = self._together(batch)
             self._checkpoint_when_due()
         finally:
+            self._standstill.end()
             self._lock.unlock()
-            self._answer(outcomes)
+            self._answer(outcomes or [(write, None, ended()) for write in batch])
+        return len(batch)
+
+    def _also_waiting(self, limit: int) -> Iterator[_Write]:
+        for _ in range(limit):
+            try:
+                write = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if write is None:
+                self._waiting.put(None)  # seen again once this batch is done
+                return
+            yield write
 
     def _give_way(self, writes: int, seconds: float) -> None:
         self._writes += writes
@@ -182,7 +215,7 @@ class Writer:
             self._gives_way = self.reads > MANY * self._writes
             self.reads = self._writes = 0
         if self._gives_way:
-            sleep(min(seconds, LONGEST_REST))
+            sleep(min(REST * seconds, LONGEST_REST))
 
     def _together(self, batch: list[_Write], *, apart: bool = False) -> list[_Outcome]:
         """First as if nothing could go wrong. What is refused costs the batch a second run, `apart`: in savepoints,
@@ -190,6 +223,7 @@ class Writer:
         try:
             self._raw.execute("BEGIN IMMEDIATE")
             outcomes = [self._one(write) if apart else self._plain(write) for write in batch]
+            self._standstill.end()  # the loop goes on while the disk works
             self._raw.execute("COMMIT")
         except Exception as failure:  # of a batch only what ends it for all
             error = (isinstance(failure, _TransactionLost) and failure.__cause__) or failure
