@@ -197,8 +197,49 @@ async def test_where_the_index_cannot_be_read_the_stamp_takes_a_statement(path: 
         stamps = [database.stamp()]
         await database.write(add, "a")
         stamps.append(database.stamp())
-    assert not database._indexes
+    assert database._index is None
     assert len(set(stamps)) == 2
+
+
+async def test_a_reader_that_finds_no_index_when_it_is_opened_again_uses_no_other(path: Path, monkeypatch):
+    """Of one that another process has removed since, nothing would move any more."""
+    async with opened(path) as database:
+        before = database.stamp()
+        database.rest()
+        faults.run("import sqlite3, sys\nsqlite3.connect(sys.argv[1]).execute('SELECT * FROM notes').fetchall()", path)
+        monkeypatch.delattr(sqlite_index.mmap, "MAP_SHARED")
+        stamps = [before, database.stamp()]
+        await database.write(add, "a")
+        stamps.append(database.stamp())
+    assert len(set(stamps)) == 3
+
+
+async def test_an_opening_that_fails_is_no_opening(path: Path):
+    """The index is being recovered: the next one that asks has all that a reader has."""
+    async with opened(path, step_limit=20_000) as database:
+        await database.write(add, "a")
+        with faults.child(RECOVER, f"{path}-shm") as recovering:
+            assert recovering.says() == "recovering"
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                database.stamp()
+        assert database.stamp()
+        assert database._index is not None
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            await database.read(count_to, 10_000)
+
+
+async def test_a_database_behind_a_link_is_like_any_other(path: Path):
+    """SQLite has the log and its index beside the file, not beside the link: where something older may lie."""
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    link.with_name("link.db-shm").write_bytes(bytes(100))
+    async with opened(link) as database:
+        stamps = [database.stamp()]
+        for name in "ab":
+            await database.write(add, name)
+            stamps.append(database.stamp())
+        assert len(set(stamps)) == 3
+        assert await database.read(names) == ["a", "b"]
 
 
 # A process that commits to the database, and does not close it properly.
@@ -230,8 +271,11 @@ async def test_looking_at_the_index_leaves_sqlite_its_locks(path: Path):
             database.stamp()
             assert locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
             database.rest()
-        assert len(database._indexes) == 3
-    assert not database._indexes
+        async with opened(path) as other:
+            assert other.stamp()
+            assert database.stamp()
+        assert locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
+    assert not any(database in index.users for index in sqlite_index._indexes.values())
 
 
 def locked(path: Path) -> list[str]:

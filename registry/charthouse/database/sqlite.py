@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from charthouse.database import Connection, P, Query
 from charthouse.database.sqlite_connection import Direct, in_snapshot, open_file
 from charthouse.database.sqlite_errors import damaged, fail, is_busy
-from charthouse.database.sqlite_index import WalIndex, find_index
+from charthouse.database.sqlite_index import WalIndex, find_index, leave_indexes
 from charthouse.database.sqlite_writer import Writer, ended, writer_lock
 
 T = TypeVar("T")
@@ -46,27 +46,30 @@ class SqliteDatabase:
         self._step_limit = step_limit
         self._opened: Direct | None = None
         self._openings = 0
-        self._indexes: list[WalIndex] = []  # the last one is that of the reader
+        self._index: WalIndex | None = None  # the reader's
         self._has_own_threads = threads is None
         self._scanners = threads or ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="charthouse-scan")
         self._writer = Writer(path, durable=durable, threads=threads)
 
     @property
-    def _reader(self) -> "Direct":
+    def _reader(self) -> Direct:
         if self._opened is None:
-            self._opened = Direct(open_file(self._path, read_only=True, timeout=READ_TIMEOUT))
+            self._opened = self._open_reader()
             self._openings += 1
-            self._watch_commits()
-            if (limit := self._step_limit) is not None:
-                self._opened.driver.set_progress_handler(lambda: self._is_above(limit), STEPS)
         return self._opened
 
-    def _watch_commits(self) -> None:
-        """Not where a process has many databases: an index costs two descriptors, and outlives the reader."""
-        assert self._opened is not None  # noqa: S101 - it was opened a moment ago
-        self._opened.driver.execute("SELECT 1 FROM sqlite_master").fetchall()  # whoever reads first makes the index
-        if self._has_own_threads and (index := find_index(self._path)):
-            self._indexes.append(index)
+    def _open_reader(self) -> Direct:
+        """A process that has many databases looks at no index: each costs two descriptors, and outlives the reader."""
+        connection = open_file(self._path, read_only=True, timeout=READ_TIMEOUT)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # whoever reads first makes the index
+        except BaseException:
+            connection.close()
+            raise
+        if (limit := self._step_limit) is not None:
+            connection.set_progress_handler(lambda: self._is_above(limit), STEPS)
+        self._index = find_index(self._path, self) if self._has_own_threads else None
+        return Direct(connection)
 
     def _is_above(self, limit: int) -> bool:
         self._steps += STEPS
@@ -110,8 +113,8 @@ class SqliteDatabase:
         self._writer.reads += 1  # asked for at each request that is answered in the event loop
         reader = self._reader
         opening = b"%d:" % self._openings  # each connection counts for itself
-        if self._indexes:
-            return opening + self._indexes[-1].head()
+        if self._index is not None:
+            return opening + self._index.head()
         return opening + b"%d" % reader.driver.execute("PRAGMA data_version").fetchone()
 
     def check(self) -> None:
@@ -134,8 +137,8 @@ class SqliteDatabase:
             await asyncio.to_thread(self._scanners.shutdown)
         self.rest()
         await self._writer.close()
-        while self._indexes:
-            self._indexes.pop().close()
+        self.rest()  # whoever read meanwhile
+        leave_indexes(self)
 
 
 def _integrity(connection: Connection, *, deep: bool) -> str:

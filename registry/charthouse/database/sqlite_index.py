@@ -9,23 +9,21 @@ Source: sqlite.org/walformat.html, "The WAL-Index Header".
 import contextlib
 import mmap
 import os
+import threading
 from pathlib import Path
 
 HEAD = 48  # bytes
 
 
 class WalIndex:
-    """Of a database to which this process has a connection, that has read something, for as long as this is open.
+    """Of a database to which this process has a connection that has read something. Raises OSError, ValueError."""
 
-    To be closed after the last connection of the process: to close any descriptor of a file drops all POSIX locks that
-    the process holds on it, SQLite's as well. Raises OSError, also where this cannot be had.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: str) -> None:
         if not hasattr(mmap, "MAP_SHARED"):
             raise OSError("Windows shares no file like this")
-        self._descriptor = os.open(f"{path}-shm", os.O_RDONLY)
+        self._descriptor = os.open(file, os.O_RDONLY)  # what fails below leaves it open: see `leave_indexes`
         self._bytes = mmap.mmap(self._descriptor, HEAD, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.users: set[object] = set()
 
     def head(self) -> bytes:
         """The same only while nothing was committed, by whomever."""
@@ -36,7 +34,28 @@ class WalIndex:
         os.close(self._descriptor)
 
 
-def find_index(path: Path) -> WalIndex | None:
-    with contextlib.suppress(OSError):
-        return WalIndex(path)
+_indexes: dict[tuple[int, int], WalIndex] = {}  # of this process, by device and inode
+_turn = threading.Lock()
+
+
+def find_index(path: Path, user: object) -> WalIndex | None:
+    """For the database at that path, until its `user` leaves; None where it cannot be had."""
+    file = f"{path.resolve()}-shm"  # SQLite puts it beside the file that a link leads to
+    with _turn, contextlib.suppress(OSError, ValueError):
+        status = os.stat(file)  # noqa: PTH116 - a string, as it is opened
+        found = _indexes.get((status.st_dev, status.st_ino))
+        index = found or _indexes.setdefault((status.st_dev, status.st_ino), WalIndex(file))
+        index.users.add(user)
+        return index
     return None
+
+
+def leave_indexes(user: object) -> None:
+    """After the user's last connection is closed. To close any descriptor of a file drops all POSIX locks that the
+    process holds on it, SQLite's as well: so one that others use in this process stays."""
+    with _turn:
+        for key, index in list(_indexes.items()):
+            index.users.discard(user)
+            if not index.users:
+                del _indexes[key]
+                index.close()

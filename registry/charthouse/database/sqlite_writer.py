@@ -104,7 +104,7 @@ class Writer:
         self._threads = threads
         self._lock = writer_lock(path)
         self._standstill = Standstill(self._loop)
-        self._wal = f"{path}-wal"
+        self._wal = f"{path.resolve()}-wal"  # SQLite puts it beside the file that a link leads to
         self._held_up_at = 0
         self.reads = 0
         self._writes = 0  # since the same moment
@@ -188,7 +188,8 @@ class Writer:
         outcomes: list[_Outcome] = []
         try:
             self._lock.acquire()
-            self._standstill.begin()
+            if self._threads is None:  # one loop of many databases would stand still for each
+                self._standstill.begin()
             batch += self._also_waiting(BATCH_LIMIT - 1)
             outcomes = self._together(batch)
             self._checkpoint_when_due()
