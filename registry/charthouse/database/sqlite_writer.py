@@ -62,7 +62,7 @@ class Standstill:
     """Keeps the event loop from running while the statements of a transaction do, LONGEST_STANDSTILL at most.
 
     The driver gives the interpreter's lock away some fifteen times for a write, and a busy loop gives it back when it
-    has done with a request: a transaction took twice as long, and the two woke each other all the time
+    has done with a request: the two woke each other all the time, for a tenth of what a push costs
     (docs/performance.md).
     """
 
