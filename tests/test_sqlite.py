@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import sys
 import threading
@@ -269,20 +268,13 @@ async def test_looking_at_the_index_leaves_sqlite_its_locks(path: Path):
         await database.write(add, "a")
         for _ in range(3):
             database.stamp()
-            assert locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
+            assert faults.locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
             database.rest()
         async with opened(path) as other:
             assert other.stamp()
             assert database.stamp()
-        assert locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
+        assert faults.locked(path.with_name(f"{path.name}-shm")) == ["POSIX READ 128 128"]
     assert not any(database in index.users for index in sqlite_index._indexes.values())
-
-
-def locked(path: Path) -> list[str]:
-    """What this process has locked of a file."""
-    fields = [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
-    mine = [each for each in fields if each[3] == str(os.getpid()) and each[4].endswith(f":{path.stat().st_ino}")]
-    return [" ".join((each[0], each[2], *each[5:])) for each in mine]
 
 
 # --- the event loop, while a transaction is carried out ---------------------------------------------------------
@@ -320,6 +312,15 @@ async def test_the_loop_stands_still_while_statements_run_and_goes_on_while_the_
         database._writer._raw.set_trace_callback(None)
     assert commits == [True]
     assert [sqlite_writer._stand.__name__ in stack for stack in stacks] == [True, True]
+
+
+async def test_one_of_many_databases_lets_the_loop_run(path: Path):
+    """The standstills of all would add up."""
+    here = threading.get_ident()
+    with ThreadPoolExecutor(1) as threads:
+        async with opened(path, threads=threads) as database:
+            stack = await database.write(lambda _: stack_of(here))
+    assert sqlite_writer._stand.__name__ not in stack
 
 
 async def test_a_transaction_that_takes_long_lets_the_loop_go_on(path: Path):

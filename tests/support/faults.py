@@ -1,6 +1,7 @@
 """Real faults: files that may not grow, system calls that fail, processes that hold a lock or are killed."""
 
 import contextlib
+import os
 import re
 import resource
 import subprocess
@@ -80,8 +81,19 @@ def lock_held(path: Path) -> Iterator[Child]:
 
 def waiting_for(path: Path) -> int:
     """Threads and processes that wait for a lock on the file."""
+    return sum("->" in line for line in _locks(path))
+
+
+def locked(path: Path) -> list[str]:
+    """What this process has locked of the file: kind, for what, first and last byte."""
+    fields = [line.split() for line in _locks(path) if "->" not in line]
+    return [" ".join((each[1], *each[3:4], *each[6:])) for each in fields if each[4] == str(os.getpid())]
+
+
+def _locks(path: Path) -> list[str]:
+    """The system's lines about a file, with those who wait."""
     lines = Path("/proc/locks").read_text().splitlines()
-    return sum("->" in line and f":{path.stat().st_ino} " in line for line in lines)
+    return [line for line in lines if f":{path.stat().st_ino} " in line]
 
 
 @contextlib.contextmanager

@@ -43,8 +43,8 @@ def find_index(path: Path, user: object) -> WalIndex | None:
     file = f"{path.resolve()}-shm"  # SQLite puts it beside the file that a link leads to
     with _turn, contextlib.suppress(OSError, ValueError):
         status = os.stat(file)  # noqa: PTH116 - a string, as it is opened
-        found = _indexes.get((status.st_dev, status.st_ino))
-        index = found or _indexes.setdefault((status.st_dev, status.st_ino), WalIndex(file))
+        key = status.st_dev, status.st_ino
+        index = _indexes.get(key) or _indexes.setdefault(key, WalIndex(file))
         index.users.add(user)
         return index
     return None
